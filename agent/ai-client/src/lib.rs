@@ -1,0 +1,1 @@
+//! The AI worker library: a stream of frames that survives planned moves.

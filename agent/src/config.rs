@@ -1,0 +1,1 @@
+//! The agent's configuration: one TOML file, all errors at once.

@@ -1,0 +1,1 @@
+//! Gossip by chitchat over a sealed transport.

@@ -1,0 +1,1 @@
+//! Load balancers: HAProxy's agent-check.

@@ -1,0 +1,1 @@
+//! MediaMTX: its API, sampled; sessions disconnected; streams kept warm.

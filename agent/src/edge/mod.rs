@@ -1,0 +1,12 @@
+//! Everything outside, one module per thing. An edge turns what it sees into an `Event` and carries
+//! out `Effect`s; it makes no decision about the fleet.
+
+pub mod clock;
+pub mod gossip;
+pub mod http;
+pub mod load_balancer;
+pub mod mediamtx;
+pub mod registry;
+pub mod resolver;
+pub mod system;
+pub mod webhook;

@@ -1,0 +1,1 @@
+//! The RTSP responder that tells MediaMTX where a stream lives.

@@ -1,0 +1,1 @@
+//! The machine's figures, by sysinfo.

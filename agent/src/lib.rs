@@ -1,0 +1,7 @@
+//! The sidecar agent beside every MediaMTX server. `ARCHITECTURE.md` is the map.
+//!
+//! [`node`] decides and never awaits; `event_loop` awaits and decides nothing; `edge` touches the outside.
+
+pub mod config;
+pub mod edge;
+pub mod node;

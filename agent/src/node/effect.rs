@@ -1,0 +1,81 @@
+//! What the node wants done.
+
+use mtxfleet_wire::{
+    DrainId, DrainRefusal, DrainReport, DrainView, FleetEvent, LegRecord, LoadReport, NodeId, NodeRecord, Role,
+    StreamName, StreamRecord, StreamReport,
+};
+
+use super::event::Ticket;
+use super::sample::Protocol;
+
+#[derive(Debug, Clone, PartialEq)]
+pub enum Effect {
+    /// Gossip: what changes every second.
+    PublishLoad(LoadReport),
+    /// Gossip: all streams of this node, given whenever one of them changed.
+    PublishStreams(Vec<StreamReport>),
+    /// Gossip: the drain, or that there is none.
+    PublishDrain(Option<DrainReport>),
+    /// Redis: this node's whole projection, and records of dead peers it speaks for.
+    Project(Projection),
+    /// Redis pub/sub and event log, SSE, webhook.
+    Announce(FleetEvent),
+    /// SSE of this agent only: an event that another node announced by gossip.
+    Echo(FleetEvent),
+    /// Run the admission script.
+    Admit {
+        drain: DrainId,
+        node: NodeId,
+        role: Role,
+        serving: Vec<NodeId>,
+        minimum: u32,
+    },
+    /// Free the place that the admission script gave, at the end of a drain.
+    ReleaseAdmission {
+        node: NodeId,
+    },
+    /// Write the drain to disk (`None`: remove the file) before anything after it in the list is done.
+    PersistDrain(Option<String>),
+    /// What the agent-check answers from now on.
+    BalancerWord(BalancerWord),
+    /// Owners of all streams, for the resolver: stream, owner's node, `host:port` of its RTSP server.
+    Owners(Vec<(StreamName, NodeId, String)>),
+    /// Streams that this node keeps open by reading them itself, the whole list each time.
+    KeepWarm(Vec<StreamName>),
+    Disconnect {
+        protocol: Protocol,
+        session: String,
+    },
+    Answer {
+        ticket: Ticket,
+        answer: Result<DrainView, DrainRefusal>,
+    },
+    /// Look at MediaMTX this often from now on.
+    SampleEvery(std::time::Duration),
+    /// The drain is over and the configuration says that the agent ends then.
+    Exit,
+}
+
+/// What the agent says to a load balancer's agent-check.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BalancerWord {
+    /// In service: `up` with a weight of 1 to 100 %. (100 % on hashed backends.)
+    Up { weight: u8 },
+    /// Just back from a drain, or just started: `ready up`, which clears an old drain flag once.
+    Ready { weight: u8 },
+    /// Nothing new: `drain`.
+    Drain,
+    /// MediaMTX is away: `down`.
+    Down,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Projection {
+    pub node: NodeRecord,
+    /// Streams owned here.
+    pub streams: Vec<StreamRecord>,
+    /// Legs connected here.
+    pub legs: Vec<LegRecord>,
+    /// Peers found dead, whose records this node (the first live one in order) marks `offline`.
+    pub offline: Vec<NodeRecord>,
+}

@@ -1,0 +1,70 @@
+//! What the edges tell the node.
+
+use mtxfleet_wire::{
+    DrainId, DrainOrder, DrainRefusal, DrainReport, LoadReport, NodeFacts, NodeId, StreamReport, WorkerReport,
+};
+
+use super::sample::{MachineSample, ServerProblem, ServerSample};
+
+#[derive(Debug)]
+pub enum Event {
+    /// Time has passed; comes ten times a second.
+    Tick,
+    /// A look at MediaMTX, or why there was none.
+    Server(Result<ServerSample, ServerProblem>),
+    Machine(MachineSample),
+    /// All peers as gossip knows them now (this node is not among them).
+    Peers(Vec<Peer>),
+    /// Redis answers, or does not.
+    Registry {
+        reachable: bool,
+    },
+    /// The answer to [`super::effect::Effect::Admit`].
+    Admission {
+        drain: DrainId,
+        answer: Admission,
+    },
+    /// A load balancer asked for this node's agent-check line. `who` is the text its `agent-send` makes it send.
+    BalancerPolled {
+        who: String,
+    },
+    WorkerReport(WorkerReport),
+    /// Somebody wants this node drained. The answer goes out as [`super::effect::Effect::Answer`] with the same ticket.
+    DrainOrdered {
+        ticket: Ticket,
+        order: DrainOrder,
+    },
+    /// Somebody wants the drain cancelled, or the drained node back.
+    UndrainOrdered {
+        ticket: Ticket,
+    },
+    /// A session was disconnected, or could not be.
+    Disconnected {
+        session: String,
+        result: Result<(), ServerProblem>,
+    },
+}
+
+/// Ties an HTTP request to its answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Ticket(pub u64);
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Admission {
+    Admitted,
+    Refused(DrainRefusal),
+    /// Redis did not answer.
+    Unreachable(String),
+}
+
+/// A peer as gossip knows it. What it has not said yet, or said in a way that cannot be read, is `None`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Peer {
+    pub node: NodeId,
+    /// What the failure detector says now.
+    pub alive: bool,
+    pub facts: Option<NodeFacts>,
+    pub load: Option<LoadReport>,
+    pub streams: Vec<StreamReport>,
+    pub drain: Option<DrainReport>,
+}

@@ -1,0 +1,57 @@
+//! Events: what happened in the fleet, for people, workers and webhooks.
+//!
+//! The same JSON goes out by Redis pub/sub, into the capped event log, over `/v1/events` (SSE) and by webhook.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{DrainId, DrainNotice, DrainRecord, EventId, MoveOrder, NodeId, NodeState, Phase, Role, UnixMillis};
+
+/// One event with where and when it came from.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct FleetEvent {
+    pub schema: u16,
+    pub id: EventId,
+    pub at: UnixMillis,
+    /// The node it is about, which need not be the one that says it.
+    pub node: NodeId,
+    #[serde(flatten)]
+    pub what: EventKind,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", content = "data")]
+pub enum EventKind {
+    #[serde(rename = "node.joined")]
+    NodeJoined { role: Role },
+    #[serde(rename = "node.state")]
+    NodeStateChanged { from: NodeState, to: NodeState, why: String },
+    #[serde(rename = "node.suspected")]
+    NodeSuspected,
+    #[serde(rename = "drain.notice")]
+    DrainNotice(DrainNotice),
+    #[serde(rename = "drain.phase")]
+    DrainPhase { drain: DrainId, phase: Phase },
+    #[serde(rename = "drain.move")]
+    DrainMove(MoveOrder),
+    #[serde(rename = "drain.cancelled")]
+    DrainCancelled { drain: DrainId, why: String },
+    #[serde(rename = "drain.ended")]
+    DrainEnded(Box<DrainRecord>),
+}
+
+impl EventKind {
+    /// The name in the JSON's `type`, and the SSE event name.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::NodeJoined { .. } => "node.joined",
+            Self::NodeStateChanged { .. } => "node.state",
+            Self::NodeSuspected => "node.suspected",
+            Self::DrainNotice(_) => "drain.notice",
+            Self::DrainPhase { .. } => "drain.phase",
+            Self::DrainMove(_) => "drain.move",
+            Self::DrainCancelled { .. } => "drain.cancelled",
+            Self::DrainEnded(_) => "drain.ended",
+        }
+    }
+}

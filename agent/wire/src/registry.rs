@@ -1,0 +1,196 @@
+//! What stands in Redis, and under which keys. `docs/ref/registry.md` is this page for operators.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    Bitrate, ClusterName, DrainId, LegId, LoadReport, NodeFacts, NodeId, NodeState, Phase, StitchCounters, StreamName,
+    UnixMillis, WorkerId,
+};
+
+/// Every key and channel of one cluster. All are in one hash slot (`{cluster}`), so that scripts run on Redis Cluster.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RegistryKeys {
+    prefix: String,
+}
+
+impl RegistryKeys {
+    #[must_use]
+    pub fn new(cluster: &ClusterName) -> Self {
+        Self { prefix: format!("mtxfleet:{{{cluster}}}") }
+    }
+
+    fn key(&self, name: &str) -> String {
+        format!("{}:{name}", self.prefix)
+    }
+
+    /// String: [`crate::SCHEMA`].
+    #[must_use]
+    pub fn schema(&self) -> String {
+        self.key("schema")
+    }
+
+    /// Hash: node id to [`NodeRecord`].
+    #[must_use]
+    pub fn nodes(&self) -> String {
+        self.key("nodes")
+    }
+
+    /// Hash: stream to [`StreamRecord`].
+    #[must_use]
+    pub fn streams(&self) -> String {
+        self.key("streams")
+    }
+
+    /// Hash: leg to [`LegRecord`].
+    #[must_use]
+    pub fn legs(&self) -> String {
+        self.key("legs")
+    }
+
+    /// Hash: worker to [`WorkerRecord`].
+    #[must_use]
+    pub fn workers(&self) -> String {
+        self.key("workers")
+    }
+
+    /// Hash: node id to [`DrainSlot`], one for each drain under way. Written only by the admission scripts.
+    #[must_use]
+    pub fn drains_under_way(&self) -> String {
+        self.key("drains-under-way")
+    }
+
+    /// Capped stream, field `record`: [`DrainRecord`] of each drain that ended.
+    #[must_use]
+    pub fn drain_records(&self) -> String {
+        self.key("drain-records")
+    }
+
+    /// Pub/sub channel: [`crate::FleetEvent`].
+    #[must_use]
+    pub fn events(&self) -> String {
+        self.key("events")
+    }
+
+    /// Capped stream, field `event`: the same [`crate::FleetEvent`]s, for who was away.
+    #[must_use]
+    pub fn event_log(&self) -> String {
+        self.key("event-log")
+    }
+
+    /// Capped stream, field `report`: [`crate::WorkerReport`].
+    #[must_use]
+    pub fn worker_reports(&self) -> String {
+        self.key("worker-reports")
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct NodeRecord {
+    pub schema: u16,
+    pub node: NodeId,
+    pub state: NodeState,
+    pub facts: NodeFacts,
+    pub load: LoadReport,
+    pub updated: UnixMillis,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct StreamRecord {
+    pub stream: StreamName,
+    pub owner: NodeId,
+    /// `rtsp://host:port/path` at the owner.
+    pub url: String,
+    pub flowing: bool,
+    pub bitrate: Option<Bitrate>,
+    pub since: UnixMillis,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LegRecord {
+    pub leg: LegId,
+    pub worker: WorkerId,
+    pub stream: StreamName,
+    pub node: NodeId,
+}
+
+/// Written by the worker itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkerRecord {
+    pub worker: WorkerId,
+    pub stream: StreamName,
+    pub counters: StitchCounters,
+    pub updated: UnixMillis,
+}
+
+/// A drain that was admitted and has not ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DrainSlot {
+    pub drain: DrainId,
+    pub role: crate::Role,
+    pub at: UnixMillis,
+}
+
+/// How a drain ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DrainOutcome {
+    Completed,
+    Cancelled,
+}
+
+/// Seconds spent in one phase.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PhaseTime {
+    pub phase: Phase,
+    pub seconds: f64,
+    /// It ended at its deadline, still waiting for what `waiting_for` says.
+    pub timed_out: bool,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub waiting_for: Vec<String>,
+}
+
+/// A worker's leg in the record of a drain.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LegOutcome {
+    pub leg: LegId,
+    pub worker: WorkerId,
+    pub stream: StreamName,
+    pub acknowledged: bool,
+    pub how: LegEnd,
+    /// As its worker reported them; `None` when it did not.
+    pub counters: Option<StitchCounters>,
+    pub extra_pause_ms: Option<u64>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LegEnd {
+    /// Still connected (only in a record shown while the drain runs, or of one that was cancelled).
+    Here,
+    /// It left by itself; `Some` when it said where to.
+    Moved(Option<NodeId>),
+    /// Disconnected at the deadline, to come back through the stable URL.
+    Disconnected,
+}
+
+/// What a drain did, kept in Redis and shown by `mtxfleet drain --wait` at its end.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DrainRecord {
+    pub schema: u16,
+    pub drain: DrainId,
+    pub node: NodeId,
+    pub reason: String,
+    pub forced: bool,
+    pub outcome: DrainOutcome,
+    pub started: UnixMillis,
+    pub ended: UnixMillis,
+    pub phases: Vec<PhaseTime>,
+    pub legs: Vec<LegOutcome>,
+    /// RTSP readers without a leg id, which cannot be told, and were disconnected.
+    pub readers_disconnected: u32,
+    /// Viewers that left by themselves, and those disconnected.
+    pub viewers_left: u32,
+    pub viewers_disconnected: u32,
+    /// Seconds from the order until the last load balancer was seen to send nothing new; `None` when none polls.
+    pub out_of_balancer_seconds: Option<f64>,
+}

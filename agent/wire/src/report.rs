@@ -1,0 +1,181 @@
+//! What a node says of itself in gossip: the **node report**.
+//!
+//! | key | changes | holds |
+//! |---|---|---|
+//! | `facts` | at start | [`NodeFacts`] |
+//! | `load` | every second | [`LoadReport`] |
+//! | `streams/0` .. `streams/f` | when they change | a list of [`StreamReport`], by hash of the name |
+//! | `drain` | while draining | [`DrainReport`] |
+//!
+//! A figure that is missing is `None`: unknown, never zero.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Bitrate, DrainId, LegId, NodeId, Phase, StreamName, UnixMillis, WorkerId};
+
+/// chitchat panics on values over 65,535 bytes; a value longer than this is refused before it is set.
+pub const MAX_GOSSIP_VALUE: usize = 60_000;
+
+/// Number of `streams/` keys that a node's streams are spread over.
+pub const STREAM_SHARDS: u8 = 16;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// Cameras publish here, or it pulls them.
+    Ingestion,
+    /// Viewers and AI workers read here.
+    Distribution,
+}
+
+impl Role {
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Ingestion => "ingestion",
+            Self::Distribution => "distribution",
+        }
+    }
+}
+
+impl std::fmt::Display for Role {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum NodeState {
+    /// In service.
+    Active,
+    /// On its way out; serves what it has, takes nothing new.
+    Draining,
+    /// Out of service: drained, or confirmed dead by others.
+    Offline,
+}
+
+impl NodeState {
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::Draining => "draining",
+            Self::Offline => "offline",
+        }
+    }
+}
+
+impl std::fmt::Display for NodeState {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+/// What does not change while a node's agent runs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeFacts {
+    pub schema: u16,
+    pub role: Role,
+    /// Availability zone or rack, empty when unknown.
+    pub zone: String,
+    /// `host:port` where other nodes and workers reach this node's RTSP server.
+    pub rtsp: String,
+    /// `http://host:port` of this node's agent.
+    pub http: String,
+    /// Version of mtxfleet.
+    pub version: String,
+    pub started: UnixMillis,
+}
+
+/// How the node's MediaMTX answers its agent.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "is", content = "why")]
+pub enum ServerHealth {
+    /// Not asked yet.
+    #[default]
+    Unknown,
+    Up,
+    /// No connection, or no answer in time.
+    Away(String),
+    /// It answers, but not as MediaMTX should (401, 404, HTML, half a JSON): the text says what.
+    Odd(String),
+}
+
+/// The part of a report that is new every second.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LoadReport {
+    pub state: NodeState,
+    pub server: ServerHealth,
+    /// Streams owned (ingestion) that deliver bytes now.
+    pub cameras: Option<u32>,
+    /// AI workers reading here, each counted once however many legs it has here.
+    pub workers: Option<u32>,
+    pub viewers: Option<u32>,
+    pub inbound: Option<Bitrate>,
+    pub outbound: Option<Bitrate>,
+    /// Share of all cores in use, 0.0 to 1.0.
+    pub cpu: Option<f32>,
+    /// Share of memory in use, 0.0 to 1.0.
+    pub memory: Option<f32>,
+    /// Bytes free where recordings go.
+    pub disk_free: Option<u64>,
+    /// Outbound bits per second this node is meant to carry at most, by configuration.
+    pub capacity: Bitrate,
+    /// Whether this agent reaches Redis.
+    pub redis: bool,
+    /// When the figures were taken.
+    pub sampled: UnixMillis,
+}
+
+/// One stream on one node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StreamReport {
+    pub name: StreamName,
+    /// True on the ingestion node that has the stream from its camera.
+    pub owned: bool,
+    /// MediaMTX has it, and a reader would get it without waiting for a keyframe.
+    pub ready: bool,
+    /// Its bytes are growing now.
+    pub flowing: bool,
+    /// When it became ready; a later claim of ownership wins over an earlier one.
+    pub since: UnixMillis,
+    /// Legs of workers that read it here.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub legs: Vec<Leg>,
+    /// Other readers of it here, members' own pulls not counted.
+    pub readers: u32,
+    /// Bits per second of one copy, rounded to 100 kbit/s so that the report changes seldom.
+    pub bitrate: Option<Bitrate>,
+}
+
+/// One connection of a worker, as the agent sees it on its node.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Leg {
+    pub worker: WorkerId,
+    pub leg: LegId,
+}
+
+/// What a draining node tells the others: whom it hands over to. From it every agent derives the same
+/// [`crate::DrainNotice`] for its own event stream, so workers hear of the drain when Redis is away.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DrainReport {
+    pub id: DrainId,
+    pub phase: Phase,
+    pub started: UnixMillis,
+    pub deadline: UnixMillis,
+    /// Nodes that take over; [`DrainReport::streams`] points into it.
+    pub nodes: Vec<NodeId>,
+    /// For each stream with readers here, indices into `nodes`, best first. The first one warms it.
+    pub streams: BTreeMap<StreamName, Vec<u8>>,
+    /// Legs asked to move now: the present batch.
+    pub moving: Vec<LegId>,
+}
+
+/// Which of the `streams/` keys a stream is in: FNV-1a of its name, modulo [`STREAM_SHARDS`].
+#[must_use]
+pub fn stream_shard(name: &StreamName) -> u8 {
+    (crate::rendezvous::fnv1a(name.as_str().as_bytes()) % u64::from(STREAM_SHARDS)) as u8
+}

@@ -1,0 +1,1 @@
+//! Every figure of the design, with its peer beside it.

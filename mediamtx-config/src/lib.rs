@@ -1,0 +1,1 @@
+//! Typed settings rendered to mediamtx.yml and haproxy.cfg.
