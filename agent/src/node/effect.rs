@@ -50,10 +50,18 @@ pub enum Effect {
         ticket: Ticket,
         answer: Result<DrainView, DrainRefusal>,
     },
-    /// Look at MediaMTX this often from now on.
-    SampleEvery(std::time::Duration),
+    /// How often the event loop ticks and looks at MediaMTX from now on.
+    SetPace(Pace),
     /// The drain is over and the configuration says that the agent ends then.
     Exit,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pace {
+    /// In service: a look at MediaMTX and a tick as often as configured, every second.
+    Calm,
+    /// In a drain, where each look may end a phase: every 200 ms.
+    Brisk,
 }
 
 /// What the agent says to a load balancer's agent-check.

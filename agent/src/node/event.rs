@@ -1,8 +1,7 @@
 //! What the edges tell the node.
 
-use mtxfleet_wire::{
-    DrainId, DrainOrder, DrainRefusal, DrainReport, LoadReport, NodeFacts, NodeId, StreamReport, WorkerReport,
-};
+pub use mtxfleet_leader::Peer;
+use mtxfleet_wire::{DrainId, DrainOrder, DrainRefusal, WorkerReport};
 
 use super::sample::{MachineSample, ServerProblem, ServerSample};
 
@@ -55,16 +54,4 @@ pub enum Admission {
     Refused(DrainRefusal),
     /// Redis did not answer.
     Unreachable(String),
-}
-
-/// A peer as gossip knows it. What it has not said yet, or said in a way that cannot be read, is `None`.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Peer {
-    pub node: NodeId,
-    /// What the failure detector says now.
-    pub alive: bool,
-    pub facts: Option<NodeFacts>,
-    pub load: Option<LoadReport>,
-    pub streams: Vec<StreamReport>,
-    pub drain: Option<DrainReport>,
 }

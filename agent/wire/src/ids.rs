@@ -88,9 +88,9 @@ id!(
 );
 id!(
     /// One drain of one node, from order to record.
-    DrainId, "drain id", max 64, slash false
+    DrainId, "drain id", max 192, slash false
 );
 id!(
     /// One event, for removing repeats: the same event may come by pub/sub, the event log and SSE.
-    EventId, "event id", max 64, slash false
+    EventId, "event id", max 256, slash false
 );

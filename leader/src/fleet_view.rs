@@ -1,0 +1,188 @@
+//! All other nodes as gossip tells of them, with the two verdicts on those that fall silent.
+//!
+//! ```text
+//!          the detector hears nothing          silent for `dead_after`
+//!  Alive ------------------------------> Suspect ----------------------> Dead
+//!    ^                                      |                             |
+//!    +--------------------------------------+-----------------------------+
+//!                          it is heard again
+//! ```
+//! A suspect gets nothing new; only a dead node is marked `offline` in the registry.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use mtxfleet_wire::{
+    Bitrate, DrainReport, Liveness, LoadReport, MemberView, Mono, NodeFacts, NodeId, NodeState, Role, ServerHealth,
+    StreamName, StreamReport,
+};
+
+/// A peer as gossip knows it now. What it has not said yet, or said in a way that cannot be read, is `None`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Peer {
+    pub node: NodeId,
+    /// What the failure detector says now.
+    pub alive: bool,
+    pub facts: Option<NodeFacts>,
+    pub load: Option<LoadReport>,
+    pub streams: Vec<StreamReport>,
+    pub drain: Option<DrainReport>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Member {
+    pub peer: Peer,
+    pub liveness: Liveness,
+    silent_since: Option<Mono>,
+}
+
+impl Member {
+    /// In service, and its MediaMTX answers, as far as it said.
+    #[must_use]
+    pub fn serves(&self, role: Role) -> bool {
+        let in_role = self.peer.facts.as_ref().is_some_and(|facts| facts.role == role);
+        let in_service = self
+            .peer
+            .load
+            .as_ref()
+            .is_some_and(|load| load.state == NodeState::Active && load.server == ServerHealth::Up);
+        self.liveness == Liveness::Alive && in_role && in_service
+    }
+
+    /// Outbound bits per second it can take on; `None` when it did not say what it carries.
+    #[must_use]
+    pub fn spare(&self) -> Option<Bitrate> {
+        let load = self.peer.load.as_ref()?;
+        Some(Bitrate(load.capacity.0.saturating_sub(load.outbound?.0)))
+    }
+
+    #[must_use]
+    pub fn has_ready(&self, stream: &StreamName) -> bool {
+        self.peer.streams.iter().any(|s| s.ready && s.name == *stream)
+    }
+
+    #[must_use]
+    pub fn view(&self) -> MemberView {
+        MemberView {
+            node: self.peer.node.clone(),
+            liveness: self.liveness,
+            facts: self.peer.facts.clone(),
+            load: self.peer.load.clone(),
+            drain: self.peer.drain.clone(),
+        }
+    }
+}
+
+/// What a look at gossip changed.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Change {
+    Joined(NodeId, Role),
+    Suspected(NodeId),
+    Died(NodeId),
+    Returned(NodeId),
+}
+
+#[derive(Debug, Clone)]
+pub struct Fleet {
+    members: BTreeMap<NodeId, Member>,
+    dead_after: Duration,
+}
+
+impl Fleet {
+    #[must_use]
+    pub fn new(dead_after: Duration) -> Self {
+        Self { members: BTreeMap::new(), dead_after }
+    }
+
+    /// Takes all peers as gossip knows them now. One that gossip has forgotten is forgotten here too.
+    pub fn update(&mut self, now: Mono, peers: Vec<Peer>) -> Vec<Change> {
+        let mut before = std::mem::take(&mut self.members);
+        let mut changes = Vec::new();
+        for peer in peers {
+            let old = before.remove(&peer.node);
+            let role = peer.facts.as_ref().map(|facts| facts.role);
+            let knew_role = old.as_ref().is_some_and(|m| m.peer.facts.is_some());
+            if let (Some(role), false) = (role, knew_role) {
+                changes.push(Change::Joined(peer.node.clone(), role));
+            }
+            let (was, silent_since) = old.map_or((Liveness::Alive, None), |m| (m.liveness, m.silent_since));
+            let (liveness, silent_since) = match (peer.alive, was) {
+                (true, was) => {
+                    if was != Liveness::Alive {
+                        changes.push(Change::Returned(peer.node.clone()));
+                    }
+                    (Liveness::Alive, None)
+                }
+                (false, Liveness::Alive) => {
+                    changes.push(Change::Suspected(peer.node.clone()));
+                    (Liveness::Suspect, Some(now))
+                }
+                (false, was) => (was, silent_since),
+            };
+            self.members.insert(peer.node.clone(), Member { peer, liveness, silent_since });
+        }
+        changes.extend(self.pass_time(now));
+        changes
+    }
+
+    /// Suspects that were silent for long are dead.
+    pub fn pass_time(&mut self, now: Mono) -> Vec<Change> {
+        let mut changes = Vec::new();
+        for member in self.members.values_mut() {
+            let silent_for = member.silent_since.map(|since| now.since(since)).unwrap_or_default();
+            if member.liveness == Liveness::Suspect && silent_for >= self.dead_after {
+                member.liveness = Liveness::Dead;
+                changes.push(Change::Died(member.peer.node.clone()));
+            }
+        }
+        changes
+    }
+
+    pub fn members(&self) -> impl Iterator<Item = &Member> {
+        self.members.values()
+    }
+
+    #[must_use]
+    pub fn get(&self, node: &NodeId) -> Option<&Member> {
+        self.members.get(node)
+    }
+
+    /// Nodes that could take over from one of this role, in order of their ids.
+    pub fn serving(&self, role: Role) -> impl Iterator<Item = &Member> {
+        self.members.values().filter(move |m| m.serves(role))
+    }
+
+    /// The first node in the order that lives speaks for the dead; `me` is the asker.
+    #[must_use]
+    pub fn speaks_for_the_dead(&self, me: &NodeId) -> bool {
+        !self.members.values().any(|m| m.liveness == Liveness::Alive && m.peer.node < *me)
+    }
+
+    /// Where each stream is to be had: one claim each, the best.
+    ///
+    /// A claim whose bytes are growing wins, then one of a node that is not suspected, then the latest.
+    #[must_use]
+    pub fn owners(&self) -> BTreeMap<StreamName, (NodeId, String)> {
+        let mut best: BTreeMap<&StreamName, ((bool, bool, u64, &NodeId), &str)> = BTreeMap::new();
+        for member in self.members.values().filter(|m| m.liveness != Liveness::Dead) {
+            let Some(facts) = member.peer.facts.as_ref().filter(|facts| facts.role == Role::Ingestion) else {
+                continue;
+            };
+            let offline = member.peer.load.as_ref().is_some_and(|load| load.state == NodeState::Offline);
+            if offline {
+                continue;
+            }
+            for stream in member.peer.streams.iter().filter(|s| s.owned && s.ready) {
+                let rank = (stream.flowing, member.liveness == Liveness::Alive, stream.since.0, &member.peer.node);
+                let known = best.entry(&stream.name).or_insert((rank, &facts.rtsp));
+                if rank > known.0 {
+                    *known = (rank, &facts.rtsp);
+                }
+            }
+        }
+        best.into_iter().map(|(name, (rank, rtsp))| (name.clone(), (rank.3.clone(), rtsp.to_owned()))).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,113 @@
+use mtxfleet_wire::{SCHEMA, UnixMillis};
+
+use super::*;
+
+const DEAD_AFTER: Duration = Duration::from_secs(5);
+
+fn id(text: &str) -> NodeId {
+    NodeId::new(text).expect("valid")
+}
+
+fn at(ms: u64) -> Mono {
+    Mono(Duration::from_millis(ms))
+}
+
+fn peer(name: &str, role: Role) -> Peer {
+    Peer {
+        node: id(name),
+        alive: true,
+        facts: Some(NodeFacts {
+            schema: SCHEMA,
+            role,
+            zone: String::new(),
+            rtsp: format!("{name}:8554"),
+            http: format!("http://{name}:8780"),
+            version: "0".into(),
+            started: UnixMillis(0),
+        }),
+        load: Some(LoadReport {
+            state: NodeState::Active,
+            server: ServerHealth::Up,
+            cameras: None,
+            workers: None,
+            viewers: None,
+            inbound: None,
+            outbound: Some(Bitrate(400)),
+            cpu: None,
+            memory: None,
+            disk_free: None,
+            capacity: Bitrate(1000),
+            redis: true,
+            sampled: UnixMillis(0),
+        }),
+        streams: Vec::new(),
+        drain: None,
+    }
+}
+
+fn owning(mut peer: Peer, stream: &str, flowing: bool, since: u64) -> Peer {
+    peer.streams.push(StreamReport {
+        name: StreamName::new(stream).expect("valid"),
+        owned: true,
+        ready: true,
+        flowing,
+        since: UnixMillis(since),
+        legs: Vec::new(),
+        readers: 0,
+        bitrate: None,
+    });
+    peer
+}
+
+#[test]
+fn a_node_that_stalls_for_a_second_is_suspected_and_never_dead() {
+    let mut fleet = Fleet::new(DEAD_AFTER);
+    let silent = || Peer { alive: false, ..peer("a", Role::Distribution) };
+    assert_eq!(fleet.update(at(0), vec![peer("a", Role::Distribution)]), [Change::Joined(id("a"), Role::Distribution)]);
+    assert_eq!(fleet.update(at(1000), vec![silent()]), [Change::Suspected(id("a"))]);
+    assert_eq!(fleet.serving(Role::Distribution).count(), 0, "nothing new goes to a suspect");
+    assert_eq!(fleet.pass_time(at(2000)), []);
+    assert_eq!(fleet.update(at(2100), vec![peer("a", Role::Distribution)]), [Change::Returned(id("a"))]);
+    assert_eq!(fleet.pass_time(at(60_000)), []);
+}
+
+#[test]
+fn a_node_silent_for_long_is_dead_and_said_so_once() {
+    let mut fleet = Fleet::new(DEAD_AFTER);
+    fleet.update(at(0), vec![peer("a", Role::Distribution)]);
+    let silent = || vec![Peer { alive: false, ..peer("a", Role::Distribution) }];
+    fleet.update(at(1000), silent());
+    assert_eq!(fleet.update(at(6000), silent()), [Change::Died(id("a"))]);
+    assert_eq!(fleet.update(at(7000), silent()), []);
+}
+
+#[test]
+fn the_claim_whose_bytes_grow_owns_the_stream_then_the_later_one() {
+    let mut fleet = Fleet::new(DEAD_AFTER);
+    let cam = StreamName::new("cam1").expect("valid");
+    let old_but_flowing = owning(peer("a", Role::Ingestion), "cam1", true, 1);
+    let new_but_still = owning(peer("b", Role::Ingestion), "cam1", false, 9);
+    fleet.update(at(0), vec![old_but_flowing.clone(), new_but_still]);
+    assert_eq!(fleet.owners()[&cam].0, id("a"));
+    let new_and_flowing = owning(peer("b", Role::Ingestion), "cam1", true, 9);
+    fleet.update(at(1), vec![old_but_flowing.clone(), new_and_flowing.clone()]);
+    assert_eq!(fleet.owners()[&cam].0, id("b"));
+    fleet.update(at(2), vec![old_but_flowing, Peer { alive: false, ..new_and_flowing }]);
+    assert_eq!(fleet.owners()[&cam].0, id("a"), "a claim of a suspect comes after one of a live node");
+}
+
+#[test]
+fn a_distribution_node_never_owns_a_stream() {
+    let mut fleet = Fleet::new(DEAD_AFTER);
+    fleet.update(at(0), vec![owning(peer("a", Role::Distribution), "cam1", true, 1)]);
+    assert!(fleet.owners().is_empty());
+}
+
+#[test]
+fn one_node_speaks_for_the_dead() {
+    let mut fleet = Fleet::new(DEAD_AFTER);
+    fleet.update(at(0), vec![peer("a", Role::Ingestion), Peer { alive: false, ..peer("b", Role::Ingestion) }]);
+    assert!(!fleet.speaks_for_the_dead(&id("c")));
+    fleet.update(at(1), vec![Peer { alive: false, ..peer("a", Role::Ingestion) }]);
+    assert!(fleet.speaks_for_the_dead(&id("c")));
+}
