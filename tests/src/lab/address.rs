@@ -1,19 +1,25 @@
 //! Addresses and ports that nobody else uses.
 
-use std::collections::HashSet;
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::ops::Range;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Result, bail};
+
+/// Below the ports that Linux gives to outgoing connections and to bind(0): 32768 and up.
+const PORTS: Range<u16> = 20_000..32_000;
 
 /// A loopback address of this lab's own, and the ports given out on it.
 ///
-/// All of 127.0.0.0/8 is this machine. With an address for each lab, a port that was free when asked for is not taken
-/// by another test, nor by somebody's outgoing connection (those leave from 127.0.0.1), before its server binds it.
+/// All of 127.0.0.0/8 is this machine. On an address that only this lab uses, ports can simply be counted; what may
+/// still be there is a server on *every* address, so each port is tried first. It is tried by connecting, not by
+/// binding: a bound socket is inherited by a child that another thread forks just then, and stays taken for as long
+/// as that child needs to exec.
 #[derive(Debug)]
 pub struct Loopback {
     ip: Ipv4Addr,
-    given: HashSet<u16>,
+    ports: Range<u16>,
 }
 
 impl Loopback {
@@ -21,7 +27,7 @@ impl Loopback {
     #[must_use]
     pub fn next() -> Self {
         static COUNTER: AtomicU32 = AtomicU32::new(0);
-        Self { ip: address(std::process::id(), COUNTER.fetch_add(1, Ordering::Relaxed)), given: HashSet::new() }
+        Self { ip: address(std::process::id(), COUNTER.fetch_add(1, Ordering::Relaxed)), ports: PORTS }
     }
 
     #[must_use]
@@ -29,19 +35,18 @@ impl Loopback {
         self.ip
     }
 
-    /// A port free for TCP and UDP, not given before.
+    /// A port that nobody listens on, not given before.
     ///
     /// # Errors
-    /// When the address has no free port.
+    /// When all were given.
     pub fn port(&mut self) -> Result<SocketAddr> {
-        for _ in 0..1000 {
-            let tcp = TcpListener::bind((self.ip, 0)).with_context(|| format!("no free port on {}", self.ip))?;
-            let port = tcp.local_addr()?.port();
-            if UdpSocket::bind((self.ip, port)).is_ok() && self.given.insert(port) {
-                return Ok(SocketAddr::V4(SocketAddrV4::new(self.ip, port)));
+        for port in self.ports.by_ref() {
+            let address = SocketAddr::from((self.ip, port));
+            if TcpStream::connect_timeout(&address, Duration::from_millis(100)).is_err() {
+                return Ok(address);
             }
         }
-        anyhow::bail!("no free port on {} in 1000 tries", self.ip)
+        bail!("no port of {PORTS:?} is left on {}", self.ip)
     }
 }
 
@@ -55,6 +60,9 @@ fn address(pid: u32, counter: u32) -> Ipv4Addr {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
+    use std::net::TcpListener;
+
     use super::*;
 
     #[test]
@@ -72,6 +80,7 @@ mod tests {
     #[test]
     fn a_port_is_given_once_and_can_be_bound() {
         let mut loopback = Loopback::next();
+        let _everywhere = TcpListener::bind((Ipv4Addr::UNSPECIFIED, PORTS.start + 1));
         let ports: Vec<SocketAddr> = (0..20).map(|_| loopback.port().expect("a free port")).collect();
         assert_eq!(ports.iter().collect::<HashSet<_>>().len(), 20);
         let _all: Vec<TcpListener> = ports.iter().map(|p| TcpListener::bind(p).expect("free")).collect();
