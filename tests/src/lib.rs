@@ -2,6 +2,7 @@
 
 pub mod compare;
 pub mod lab;
+pub mod notes;
 pub mod plain_reader;
 pub mod server_binary;
 pub mod standin;

@@ -1,0 +1,53 @@
+# Everything one does with this project. Options for the demo: make demo DEMO_ARGS="--drains 3 --json out.json"
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.ONESHELL:
+.DEFAULT_GOAL := help
+
+CARGO ?= cargo
+DEMO_ARGS ?=
+BENCH_ARGS ?=
+TARGET := $(if $(CARGO_TARGET_DIR),$(CARGO_TARGET_DIR),target)
+
+.PHONY: help
+help: ## Say what there is
+	@echo "mtxfleet: make WHAT, where WHAT is one of"
+	grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | awk -F '\t' '{ printf "  %-8s %s\n", $$1, $$2 }'
+
+.PHONY: setup
+setup: ## Install the Debian packages that demo and tests need, if missing
+	@tests/setup/install-missing.sh
+
+.PHONY: build
+build: ## Build the agent, the stand-in and the demo
+	@$(CARGO) build --locked -p mtxfleet -p mtxfleet-tests --bins
+
+.PHONY: demo
+demo: setup build ## A fleet on this machine, a drain, and what it did to every frame
+	@$(TARGET)/debug/mtxfleet-demo $(DEMO_ARGS)
+
+.PHONY: lint
+lint: ## Formatting, clippy, docs, licences and dependencies
+	@$(CARGO) fmt --all --check
+	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+	tests/setup/cargo-deny.sh
+
+# The end-to-end tests start a whole fleet each, so test binaries run one after the other (as cargo does), and the
+# tests of the lab one at a time (they wait for each other). What was skipped is collected and shown at the end.
+.PHONY: test
+test: setup ## Everything that must hold before a change is merged
+	@export MTXFLEET_TEST_NOTES="$$(mktemp)"
+	trap 'rm -f "$$MTXFLEET_TEST_NOTES"' EXIT
+	$(MAKE) --no-print-directory lint
+	$(MAKE) --no-print-directory build
+	$(CARGO) test --locked --workspace
+	echo
+	echo "All checks passed. What ran, and what did not:"
+	sort -u "$$MTXFLEET_TEST_NOTES" | sed 's/^/  /'
+
+.PHONY: bench
+bench: ## Every figure with its peer, into target/bench.json (long)
+	@tests/setup/install-missing.sh prometheus-node-exporter
+	$(CARGO) build --locked --release -p mtxfleet -p mtxfleet-tests -p mtxfleet-benches --bins
+	tests/setup/bench.sh "$(TARGET)" $(BENCH_ARGS)
