@@ -9,4 +9,5 @@ pub mod mediamtx;
 pub mod registry;
 pub mod resolver;
 pub mod system;
+pub mod tls;
 pub mod webhook;
