@@ -1,0 +1,50 @@
+//! Why a phase is not over yet, as typed reasons that are shown live.
+
+use mtxfleet_wire::{LegId, NodeId, StreamName, WorkerId};
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Blocker {
+    /// The worker has not acknowledged the notice.
+    Unacknowledged { worker: WorkerId, leg: LegId },
+    /// The load balancer has not asked again since it was told.
+    NotPolled { poller: String },
+    /// A new session came a moment ago.
+    NotQuiet { session_ago_ms: u64 },
+    /// The leg was not asked to move yet: no node has its stream warm.
+    NotWarm { stream: StreamName, first_choice: Option<NodeId> },
+    /// The leg waits until the batch before it has moved.
+    InNextBatch { worker: WorkerId, stream: StreamName },
+    /// The leg was asked to move and is still here.
+    Moving { worker: WorkerId, stream: StreamName },
+    /// Readers without a leg id are being disconnected.
+    Readers { left: usize },
+    /// Viewers may leave by themselves for a while longer.
+    ViewersLeaving { left: usize, cut_in_ms: u64 },
+    /// Viewers are being disconnected.
+    ViewersCut { left: usize },
+    /// Connections that should be gone are still there.
+    Connections { left: usize },
+    /// MediaMTX does not say who is connected.
+    ServerSilent,
+}
+
+impl std::fmt::Display for Blocker {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Unacknowledged { worker, .. } => write!(f, "worker {worker} has not acknowledged"),
+            Self::NotPolled { poller } => write!(f, "load balancer {poller} has not polled again"),
+            Self::NotQuiet { session_ago_ms } => write!(f, "a new session came {session_ago_ms} ms ago"),
+            Self::NotWarm { stream, first_choice: Some(node) } => write!(f, "{node} has not opened {stream} yet"),
+            Self::NotWarm { stream, first_choice: None } => write!(f, "no other node can take {stream}"),
+            Self::InNextBatch { worker, stream } => write!(f, "{worker} on {stream} waits for the batch before it"),
+            Self::Moving { worker, stream } => write!(f, "{worker} on {stream} is moving"),
+            Self::Readers { left } => write!(f, "{left} reader(s) without a leg id are being disconnected"),
+            Self::ViewersLeaving { left, cut_in_ms } => {
+                write!(f, "{left} viewer(s) may leave by themselves for {:.1} s more", *cut_in_ms as f64 / 1e3)
+            }
+            Self::ViewersCut { left } => write!(f, "{left} viewer(s) are being disconnected"),
+            Self::Connections { left } => write!(f, "{left} connection(s) are still there"),
+            Self::ServerSilent => f.write_str("MediaMTX does not answer"),
+        }
+    }
+}

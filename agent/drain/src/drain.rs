@@ -1,0 +1,351 @@
+//! The machine's state, and what can be said to it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use mtxfleet_wire::{
+    Candidate as WireCandidate, DrainId, DrainOutcome, DrainRecord, DrainReport, DrainView, LegEnd, LegId, LegNotice,
+    LegOutcome, Mono, NodeId, Phase, PhaseTime, SCHEMA, StitchCounters, StreamName, UnixMillis, WorkerId, WorkerReport,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::action::Action;
+use crate::blockers::Blocker;
+use crate::observation::{Candidate, Observation};
+use crate::ranking::keep_order;
+use crate::settings::Settings;
+use crate::transition;
+
+/// Who wants which node drained, and why.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Order {
+    pub drain: DrainId,
+    pub node: NodeId,
+    pub reason: String,
+    pub forced: bool,
+}
+
+/// One drain of this node, from order to record. Serialised whole; what is skipped is found again after a restart.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Drain {
+    pub(crate) order: Order,
+    pub(crate) settings: Settings,
+    pub(crate) started: UnixMillis,
+    pub(crate) phase: Phase,
+    pub(crate) phases: Vec<PhaseTime>,
+    pub(crate) legs: BTreeMap<LegId, LegProgress>,
+    /// For each stream the nodes that take over, best first, as first told.
+    pub(crate) order_of_nodes: BTreeMap<StreamName, Vec<NodeId>>,
+    pub(crate) readers_disconnected: u32,
+    pub(crate) viewers_disconnected: u32,
+    /// Sessions of viewers that were ever seen, so that those that left by themselves can be counted.
+    pub(crate) viewers_seen: BTreeSet<String>,
+    pub(crate) out_of_balancer_seconds: Option<f64>,
+    /// Wall time at which the phase was entered, for [`Drain::resume`] only.
+    pub(crate) phase_entered_wall: UnixMillis,
+    #[serde(skip)]
+    pub(crate) begun: Mono,
+    #[serde(skip)]
+    pub(crate) phase_entered: Mono,
+    /// Spent in this phase before the agent was restarted.
+    #[serde(skip)]
+    pub(crate) spent_before: Duration,
+    #[serde(skip)]
+    pub(crate) blockers: Vec<Blocker>,
+    /// Sessions that were asked to end, and when, so that none is asked at every look.
+    #[serde(skip)]
+    pub(crate) disconnecting: BTreeMap<String, Mono>,
+    #[serde(skip)]
+    pub(crate) readers_now: u32,
+    #[serde(skip)]
+    pub(crate) viewers_now: u32,
+    #[serde(skip)]
+    pub(crate) over: bool,
+}
+
+/// How far a worker's leg has come.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LegProgress {
+    pub worker: WorkerId,
+    pub stream: StreamName,
+    pub acknowledged: bool,
+    /// It was ordered to move.
+    pub asked: bool,
+    /// Where its worker says it went; known before it is seen to be gone.
+    pub moved_to: Option<NodeId>,
+    pub end: LegEnd,
+    pub counters: Option<StitchCounters>,
+    pub extra_pause_ms: Option<u64>,
+    /// A worker that said it cannot move gets no more orders.
+    pub failed: Option<String>,
+}
+
+impl Drain {
+    /// Begins. The node is out of the load balancers' choice from this moment: phase 1 announces it to them together
+    /// with the workers, phase 2 sees that they heard.
+    #[must_use]
+    pub fn begin(order: Order, settings: Settings, now: Mono, wall: UnixMillis) -> (Self, Vec<Action>) {
+        let drain = Self {
+            order,
+            settings,
+            started: wall,
+            phase: Phase::PreNotification,
+            phases: Vec::new(),
+            legs: BTreeMap::new(),
+            order_of_nodes: BTreeMap::new(),
+            readers_disconnected: 0,
+            viewers_disconnected: 0,
+            viewers_seen: BTreeSet::new(),
+            out_of_balancer_seconds: None,
+            phase_entered_wall: wall,
+            begun: now,
+            phase_entered: now,
+            spent_before: Duration::ZERO,
+            blockers: Vec::new(),
+            disconnecting: BTreeMap::new(),
+            readers_now: 0,
+            viewers_now: 0,
+            over: false,
+        };
+        (drain, vec![Action::LeaveBalancers, Action::PhaseEntered(Phase::PreNotification)])
+    }
+
+    /// Goes on after a restart of the agent, in the phase it was in. Time since then counts, up to half of the phase's
+    /// deadline: the phase gets a fair rest of it, since nothing could go on meanwhile. Notices and orders are said again.
+    pub fn resume(&mut self, now: Mono, wall: UnixMillis) -> Vec<Action> {
+        self.begun = now;
+        self.phase_entered = now;
+        self.spent_before = wall.since(self.phase_entered_wall).min(transition::deadline(self, self.phase) / 2);
+        for leg in self.legs.values_mut() {
+            leg.asked = false;
+        }
+        vec![Action::LeaveBalancers, Action::PhaseEntered(self.phase)]
+    }
+
+    /// Goes on as far as it can with what is seen now.
+    pub fn observe(&mut self, seen: &Observation) -> Vec<Action> {
+        let mut actions = Vec::new();
+        if self.over {
+            return actions;
+        }
+        self.note_legs(seen, &mut actions);
+        self.note_readers(seen);
+        let phase = self.phase;
+        transition::advance(self, seen, &mut actions);
+        if self.phase != phase {
+            self.phase_entered_wall = seen.wall;
+        }
+        actions
+    }
+
+    /// A worker acknowledged, moved, or could not. Reports on another drain or an unknown leg change nothing.
+    pub fn worker_reported(&mut self, report: WorkerReport) {
+        if *report.drain() != self.order.drain {
+            return;
+        }
+        let Some(leg) = self.legs.get_mut(report.leg()) else { return };
+        leg.acknowledged = true;
+        match report {
+            WorkerReport::Acknowledged { .. } => {}
+            WorkerReport::Moved { to, extra_pause_ms, counters, .. } => {
+                leg.moved_to = to;
+                leg.counters = Some(counters);
+                leg.extra_pause_ms = Some(extra_pause_ms);
+                if let LegEnd::Moved(known) = &mut leg.end {
+                    *known = leg.moved_to.clone();
+                }
+            }
+            WorkerReport::Failed { why, .. } => leg.failed = Some(why),
+        }
+    }
+
+    /// Cancels; the node goes back into service.
+    ///
+    /// # Errors
+    /// `Err(phase)` when it is too late; the drain then goes on unchanged.
+    pub fn cancel(&mut self, now: Mono, wall: UnixMillis) -> Result<Vec<Action>, Phase> {
+        if self.over || !transition::can_be_cancelled(self.phase) {
+            return Err(self.phase);
+        }
+        let waiting_for = self.blockers.iter().map(ToString::to_string).collect();
+        transition::note(self, self.spent_in_phase(now), false, waiting_for);
+        self.over = true;
+        Ok(vec![Action::Cancelled(self.record(wall, DrainOutcome::Cancelled))])
+    }
+
+    #[must_use]
+    pub fn id(&self) -> &DrainId {
+        &self.order.drain
+    }
+
+    #[must_use]
+    pub const fn phase(&self) -> Phase {
+        self.phase
+    }
+
+    /// When the last phase ends at the latest.
+    #[must_use]
+    pub fn deadline(&self) -> UnixMillis {
+        UnixMillis(self.started.0 + self.settings.total().as_millis() as u64)
+    }
+
+    /// Names of the load balancers that phase 2 waits for.
+    #[must_use]
+    pub fn pollers(&self, known: &BTreeSet<String>) -> BTreeSet<String> {
+        if self.settings.expected_pollers.is_empty() {
+            return known.clone();
+        }
+        self.settings.expected_pollers.iter().cloned().collect()
+    }
+
+    /// What goes into gossip.
+    #[must_use]
+    pub fn report(&self) -> DrainReport {
+        let here = |progress: &&LegProgress| progress.end == LegEnd::Here;
+        let streams: BTreeSet<&StreamName> = self.legs.values().filter(here).map(|leg| &leg.stream).collect();
+        let mut nodes: Vec<NodeId> = Vec::new();
+        let mut index = |node: &NodeId| -> Option<u8> {
+            let at = nodes.iter().position(|known| known == node).unwrap_or_else(|| {
+                nodes.push(node.clone());
+                nodes.len() - 1
+            });
+            u8::try_from(at).ok()
+        };
+        // Three choices are enough for a worker, and keep the report small.
+        let streams = streams.into_iter().map(|stream| {
+            let order = self.order_of_nodes.get(stream).map(Vec::as_slice).unwrap_or_default();
+            (stream.clone(), order.iter().take(3).filter_map(&mut index).collect())
+        });
+        let streams = streams.collect();
+        let moving = self.legs.iter().filter(|(_, leg)| leg.asked && leg.end == LegEnd::Here).map(|(id, _)| id.clone());
+        DrainReport {
+            id: self.order.drain.clone(),
+            phase: self.phase,
+            started: self.started,
+            deadline: self.deadline(),
+            moving: moving.collect(),
+            streams,
+            nodes,
+        }
+    }
+
+    /// What is shown live.
+    #[must_use]
+    pub fn view(&self, now: Mono) -> DrainView {
+        let spent = self.spent_in_phase(now);
+        DrainView {
+            drain: self.order.drain.clone(),
+            node: self.order.node.clone(),
+            started: self.started,
+            phase: Some(self.phase),
+            seconds_in_phase: spent.as_secs_f64(),
+            seconds_left: transition::deadline(self, self.phase).saturating_sub(spent).as_secs_f64(),
+            waiting_for: self.blockers.iter().map(ToString::to_string).collect(),
+            phases: self.phases.clone(),
+            legs: self.leg_outcomes(),
+            viewers: self.viewers_now,
+            record: None,
+        }
+    }
+
+    pub(crate) fn spent_in_phase(&self, now: Mono) -> Duration {
+        now.since(self.phase_entered) + self.spent_before
+    }
+
+    /// The pace of disconnections may need longer than the deadline leaves: never all at once.
+    pub(crate) fn grace_for_disconnects(&self) -> Duration {
+        let count =
+            self.legs.values().filter(|leg| leg.end == LegEnd::Here).count() as f64 + f64::from(self.viewers_now);
+        Duration::from_secs_f64(count / self.settings.disconnects_per_second.max(0.1) + 2.0)
+    }
+
+    pub(crate) fn notice(&mut self, leg: &LegId, candidates: &[Candidate]) -> Option<LegNotice> {
+        let progress = self.legs.get(leg)?;
+        let stream = progress.stream.clone();
+        let worker = progress.worker.clone();
+        let ranked = keep_order(&mut self.order_of_nodes, &stream, candidates);
+        let told = ranked.iter().map(|c| WireCandidate {
+            node: c.node.clone(),
+            rtsp: c.rtsp.clone(),
+            warm: c.warm.contains(&stream),
+        });
+        Some(LegNotice { leg: leg.clone(), worker, candidates: told.collect(), stream })
+    }
+
+    /// Legs that came are told, in whatever phase; legs that went have moved, unless they were disconnected.
+    fn note_legs(&mut self, seen: &Observation, actions: &mut Vec<Action>) {
+        if seen.looked.is_none() {
+            return;
+        }
+        let mut newcomers = Vec::new();
+        for leg in &seen.legs {
+            if !self.legs.contains_key(&leg.leg) {
+                newcomers.push(leg.leg.clone());
+                self.legs.insert(
+                    leg.leg.clone(),
+                    LegProgress {
+                        worker: leg.worker.clone(),
+                        stream: leg.stream.clone(),
+                        acknowledged: false,
+                        asked: false,
+                        moved_to: None,
+                        end: LegEnd::Here,
+                        counters: None,
+                        extra_pause_ms: None,
+                        failed: None,
+                    },
+                );
+            }
+        }
+        for (id, leg) in &mut self.legs {
+            if leg.end == LegEnd::Here && !seen.legs.iter().any(|seen| seen.leg == *id) {
+                leg.end = LegEnd::Moved(leg.moved_to.clone());
+            }
+        }
+        let notices: Vec<LegNotice> = newcomers.iter().filter_map(|leg| self.notice(leg, &seen.candidates)).collect();
+        if !notices.is_empty() {
+            actions.push(Action::Notify(notices));
+        }
+    }
+
+    fn note_readers(&mut self, seen: &Observation) {
+        if seen.looked.is_some() {
+            self.readers_now = seen.readers.len() as u32;
+            self.viewers_now = seen.viewers.len() as u32;
+            self.viewers_seen.extend(seen.viewers.iter().map(|viewer| viewer.session.clone()));
+        }
+    }
+
+    fn leg_outcomes(&self) -> Vec<LegOutcome> {
+        let outcome = |(id, leg): (&LegId, &LegProgress)| LegOutcome {
+            leg: id.clone(),
+            worker: leg.worker.clone(),
+            stream: leg.stream.clone(),
+            acknowledged: leg.acknowledged,
+            how: leg.end.clone(),
+            counters: leg.counters,
+            extra_pause_ms: leg.extra_pause_ms,
+        };
+        self.legs.iter().map(outcome).collect()
+    }
+
+    pub(crate) fn record(&self, wall: UnixMillis, outcome: DrainOutcome) -> DrainRecord {
+        let seen = self.viewers_seen.len() as u32;
+        DrainRecord {
+            schema: SCHEMA,
+            drain: self.order.drain.clone(),
+            node: self.order.node.clone(),
+            reason: self.order.reason.clone(),
+            forced: self.order.forced,
+            outcome,
+            started: self.started,
+            ended: wall,
+            phases: self.phases.clone(),
+            legs: self.leg_outcomes(),
+            readers_disconnected: self.readers_disconnected,
+            viewers_left: seen.saturating_sub(self.viewers_disconnected).saturating_sub(self.viewers_now),
+            viewers_disconnected: self.viewers_disconnected,
+            out_of_balancer_seconds: self.out_of_balancer_seconds,
+        }
+    }
+}
