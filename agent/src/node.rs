@@ -1,5 +1,213 @@
 //! The pure centre: `Node::apply(now, Event) -> Vec<Effect>`.
+//!
+//! One task owns the [`Node`]; nothing in it awaits, locks, or reads a clock. It routes: to [`readers`] (who reads
+//! here), [`traffic`] (how much), [`balancers`] (what load balancers are told), [`draining`] (the five phases, in crate
+//! `drain`), [`neighbours`] (what other nodes' drains ask of this one) and [`publishing`] (what the world hears).
 
+pub mod balancers;
+pub mod draining;
 pub mod effect;
 pub mod event;
+pub mod neighbours;
+pub mod publishing;
+pub mod readers;
 pub mod sample;
+pub mod traffic;
+pub mod views;
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use mtxfleet_leader::Fleet;
+use mtxfleet_wire::{
+    Bitrate, EventId, EventKind, FleetEvent, Mono, NodeFacts, NodeId, NodeState, SCHEMA, ServerHealth, UnixMillis,
+};
+
+use balancers::Balancers;
+use draining::Draining;
+use effect::{Effect, Pace};
+use event::Event;
+use neighbours::Neighbours;
+use publishing::Said;
+use readers::{AnonymousRtsp, Readers};
+use sample::{MachineSample, ServerProblem, ServerSample};
+use traffic::Traffic;
+
+/// Both kinds of time, taken together when an event arrived.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Now {
+    pub mono: Mono,
+    pub wall: UnixMillis,
+}
+
+/// What configuration says of this node.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    pub id: NodeId,
+    pub facts: NodeFacts,
+    /// Outbound bits per second it is meant to carry at most.
+    pub capacity: Bitrate,
+    /// Nodes of this role that must stay in service when one is drained.
+    pub minimum: u32,
+    pub anonymous_rtsp: AnonymousRtsp,
+    /// With less than this on the recordings' disk the node takes nothing new; bytes.
+    pub min_disk_free: u64,
+    /// Whether a registry is configured; without one a drain is admitted by what gossip says.
+    pub has_registry: bool,
+    pub drain: mtxfleet_drain::Settings,
+    /// The agent ends when a drain has.
+    pub exit_when_drained: bool,
+    /// A peer that is silent for so long is dead.
+    pub dead_after: Duration,
+}
+
+#[derive(Debug)]
+pub struct Node {
+    settings: Settings,
+    state: NodeState,
+    fleet: Fleet,
+    server: Server,
+    machine: MachineSample,
+    registry_reachable: bool,
+    balancers: Balancers,
+    draining: Draining,
+    neighbours: Neighbours,
+    said: Said,
+    events_made: u64,
+}
+
+/// What is known of this node's MediaMTX.
+#[derive(Debug, Default)]
+struct Server {
+    health: ServerHealth,
+    /// Since when it is not up; `None` while it is.
+    ill_since: Option<Mono>,
+    sample: ServerSample,
+    /// When `sample` was taken; `None` when it is of before an illness.
+    looked: Option<Mono>,
+    readers: Readers,
+    traffic: Traffic,
+    sessions: BTreeSet<String>,
+    last_new_session: Option<Mono>,
+}
+
+impl Node {
+    /// `saved` is what [`Effect::Persist`] wrote last; a drain in it goes on, a drained node stays out of service.
+    /// What cannot be read is as if it were not there (the caller has said so).
+    #[must_use]
+    pub fn start(settings: Settings, saved: Option<draining::Saved>, now: Now) -> (Self, Vec<Effect>) {
+        let mut node = Self {
+            fleet: Fleet::new(settings.dead_after),
+            state: NodeState::Active,
+            server: Server { ill_since: Some(now.mono), ..Server::default() },
+            machine: MachineSample::default(),
+            registry_reachable: false,
+            balancers: Balancers::new(now.mono),
+            draining: Draining::default(),
+            neighbours: Neighbours::default(),
+            said: Said::default(),
+            events_made: 0,
+            settings,
+        };
+        let mut effects = vec![Effect::SetPace(Pace::Calm)];
+        effects.push(Effect::Announce(node.event(now, EventKind::NodeJoined { role: node.settings.facts.role })));
+        node.take_up_saved(saved, now, &mut effects);
+        node.publish(now, &mut effects);
+        (node, effects)
+    }
+
+    /// The one way in. Effects are to be carried out in their order.
+    pub fn apply(&mut self, now: Now, event: Event) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        match event {
+            Event::Tick => {}
+            Event::Server(look) => self.see_server(now, look),
+            Event::Machine(sample) => self.machine = sample,
+            Event::Peers(peers) => self.see_peers(now, peers, &mut effects),
+            Event::Registry { reachable } => self.registry_reachable = reachable,
+            Event::Admission { drain, answer } => self.admission_answered(now, &drain, answer, &mut effects),
+            Event::BalancerPolled { who, word } => self.balancers.polled(now.mono, who, word),
+            Event::WorkerReport(report) => self.draining.worker_reported(report),
+            Event::DrainOrdered { ticket, order } => self.drain_ordered(now, ticket, order, &mut effects),
+            Event::UndrainOrdered { ticket } => self.undrain_ordered(now, ticket, &mut effects),
+        }
+        self.pass_time(now, &mut effects);
+        self.go_on_draining(now, &mut effects);
+        self.publish(now, &mut effects);
+        effects
+    }
+
+    fn see_server(&mut self, now: Now, look: Result<ServerSample, ServerProblem>) {
+        match look {
+            Ok(sample) => self.server.see(sample, self.settings.anonymous_rtsp),
+            Err(problem) => self.server.fell_ill(now.mono, problem),
+        }
+    }
+
+    /// In service, its MediaMTX answers, and there is room on the disk.
+    fn unready_reasons(&self) -> Vec<String> {
+        let mut reasons = Vec::new();
+        if self.state != NodeState::Active {
+            reasons.push(format!("the node is {}", self.state));
+        }
+        match &self.server.health {
+            ServerHealth::Up => {}
+            ServerHealth::Unknown => reasons.push("MediaMTX was not asked yet".to_owned()),
+            ServerHealth::Away(why) => reasons.push(format!("MediaMTX is away: {why}")),
+            ServerHealth::Odd(why) => reasons.push(format!("MediaMTX answers oddly: {why}")),
+        }
+        let free = self.machine.disk_free.unwrap_or(u64::MAX);
+        if free < self.settings.min_disk_free {
+            reasons.push(format!(
+                "{free} bytes are free on the recordings' disk, {} must be",
+                self.settings.min_disk_free
+            ));
+        }
+        reasons
+    }
+
+    /// Ids are made of the node, its start and a count, so that no randomness is needed.
+    fn event(&mut self, now: Now, what: EventKind) -> FleetEvent {
+        let about = self.settings.id.clone();
+        self.event_about(now, about, what)
+    }
+
+    fn event_about(&mut self, now: Now, node: NodeId, what: EventKind) -> FleetEvent {
+        self.events_made += 1;
+        let id = format!("{}.{}.{}", self.settings.id, self.settings.facts.started.0, self.events_made);
+        let id = EventId::new(id).expect("a node id, two numbers and two dots are a valid event id");
+        FleetEvent { schema: SCHEMA, id, at: now.wall, node, what }
+    }
+}
+
+impl Server {
+    fn see(&mut self, sample: ServerSample, anonymous_rtsp: AnonymousRtsp) {
+        self.traffic.look(&sample);
+        self.readers = Readers::of(&sample, anonymous_rtsp, &self.traffic.bitrates());
+        let sessions: BTreeSet<String> = self.readers.protocols.keys().cloned().collect();
+        if sessions.difference(&self.sessions).next().is_some() {
+            self.last_new_session = Some(sample.at);
+        }
+        self.sessions = sessions;
+        self.looked = Some(sample.at);
+        self.sample = sample;
+        self.health = ServerHealth::Up;
+        self.ill_since = None;
+    }
+
+    fn fell_ill(&mut self, now: Mono, problem: ServerProblem) {
+        self.health = match problem {
+            ServerProblem::Away(why) => ServerHealth::Away(why),
+            ServerProblem::Odd(why) => ServerHealth::Odd(why),
+        };
+        self.ill_since.get_or_insert(now);
+        // What was there before is unknown now; unknown is not zero, so nobody may read it as "nobody is here".
+        self.looked = None;
+        self.sample = ServerSample::default();
+        self.readers = Readers::default();
+        self.traffic.forget();
+    }
+}
+
+#[cfg(test)]
+mod tests;

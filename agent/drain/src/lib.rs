@@ -36,7 +36,7 @@ mod transition;
 pub use action::Action;
 pub use blockers::Blocker;
 pub use drain::{Drain, LegProgress, Order};
-pub use observation::{Candidate, Observation, ObservedLeg, Reader};
+pub use observation::{Candidate, Observation, ObservedLeg, Polls, Reader};
 pub use ranking::rank;
 pub use settings::Settings;
 pub use transition::Step;

@@ -5,6 +5,7 @@ use mtxfleet_wire::{
     StreamName, StreamRecord, StreamReport,
 };
 
+use super::draining::Saved;
 use super::event::Ticket;
 use super::sample::Protocol;
 
@@ -34,8 +35,8 @@ pub enum Effect {
     ReleaseAdmission {
         node: NodeId,
     },
-    /// Write the drain to disk (`None`: remove the file) before anything after it in the list is done.
-    PersistDrain(Option<String>),
+    /// Write this to disk (`None`: remove the file) before anything after it in the list is done.
+    Persist(Option<Saved>),
     /// What the agent-check answers from now on.
     BalancerWord(BalancerWord),
     /// Owners of all streams, for the resolver: stream, owner's node, `host:port` of its RTSP server.

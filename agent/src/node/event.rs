@@ -3,6 +3,7 @@
 pub use mtxfleet_leader::Peer;
 use mtxfleet_wire::{DrainId, DrainOrder, DrainRefusal, WorkerReport};
 
+use super::effect::BalancerWord;
 use super::sample::{MachineSample, ServerProblem, ServerSample};
 
 #[derive(Debug)]
@@ -23,9 +24,11 @@ pub enum Event {
         drain: DrainId,
         answer: Admission,
     },
-    /// A load balancer asked for this node's agent-check line. `who` is the text its `agent-send` makes it send.
+    /// A load balancer asked for this node's agent-check line and was answered `word`. `who` is the text that its
+    /// `agent-send` makes it send.
     BalancerPolled {
         who: String,
+        word: BalancerWord,
     },
     WorkerReport(WorkerReport),
     /// Somebody wants this node drained. The answer goes out as [`super::effect::Effect::Answer`] with the same ticket.
@@ -36,11 +39,6 @@ pub enum Event {
     /// Somebody wants the drain cancelled, or the drained node back.
     UndrainOrdered {
         ticket: Ticket,
-    },
-    /// A session was disconnected, or could not be.
-    Disconnected {
-        session: String,
-        result: Result<(), ServerProblem>,
     },
 }
 

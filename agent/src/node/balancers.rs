@@ -1,0 +1,70 @@
+//! What load balancers are told, and which of them have heard it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use mtxfleet_drain::Polls;
+use mtxfleet_wire::Mono;
+
+use super::effect::BalancerWord;
+
+/// `ready` is said for so long after a start or a return, then plain `up`: an operator's own drain by hand, set later,
+/// is not undone by it. Longer than any usual `agent-inter`.
+const READY_FOR: Duration = Duration::from_secs(8);
+/// A balancer that has not polled for so long is gone.
+const POLLER_GONE: Duration = Duration::from_secs(30);
+/// A MediaMTX that is away for less is not taken out: a look that timed out once is no reason.
+const ILL_FOR: Duration = Duration::from_secs(3);
+
+#[derive(Debug)]
+pub struct Balancers {
+    last_poll: BTreeMap<String, Mono>,
+    since_told: BTreeMap<String, Polls>,
+    returned: Mono,
+}
+
+impl Balancers {
+    #[must_use]
+    pub const fn new(now: Mono) -> Self {
+        Self { last_poll: BTreeMap::new(), since_told: BTreeMap::new(), returned: now }
+    }
+
+    /// A balancer asked and was answered `word`.
+    pub fn polled(&mut self, now: Mono, who: String, word: BalancerWord) {
+        if word == BalancerWord::Drain {
+            let polls = self.since_told.entry(who.clone()).or_insert(Polls { first: now, count: 0 });
+            polls.count += 1;
+        }
+        self.last_poll.insert(who, now);
+        self.last_poll.retain(|_, polled| now.since(*polled) < POLLER_GONE);
+    }
+
+    /// A drain begins: what was heard before does not count.
+    pub fn leave(&mut self) {
+        self.since_told.clear();
+    }
+
+    pub const fn come_back(&mut self, now: Mono) {
+        self.returned = now;
+    }
+
+    #[must_use]
+    pub fn known(&self) -> BTreeSet<String> {
+        self.last_poll.keys().cloned().collect()
+    }
+
+    #[must_use]
+    pub const fn since_told(&self) -> &BTreeMap<String, Polls> {
+        &self.since_told
+    }
+
+    /// The word for a node that is in service; `ill_since` is when its MediaMTX was last well.
+    #[must_use]
+    pub fn word_in_service(&self, now: Mono, weight: u8, ill_since: Option<Mono>, never_seen_up: bool) -> BalancerWord {
+        let ill_for = ill_since.map(|since| now.since(since)).unwrap_or_default();
+        if ill_since.is_some() && (never_seen_up || ill_for >= ILL_FOR) {
+            return BalancerWord::Down;
+        }
+        if now.since(self.returned) < READY_FOR { BalancerWord::Ready { weight } } else { BalancerWord::Up { weight } }
+    }
+}

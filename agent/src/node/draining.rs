@@ -1,0 +1,300 @@
+//! This node's own drain: orders and admission before it, the machine of crate `drain` in it, the record after it.
+
+use std::time::Duration;
+
+use mtxfleet_drain::{Action, Candidate, Drain, Observation, Order};
+use mtxfleet_wire::{
+    DrainId, DrainOrder, DrainRecord, DrainRefusal, EventKind, LegNotice, Liveness, Mono, MoveOrder, NodeId, NodeState,
+    Role, WorkerReport,
+};
+use serde::{Deserialize, Serialize};
+
+use super::effect::{Effect, Pace};
+use super::event::{Admission, Ticket};
+use super::{Node, Now};
+
+/// The registry has this long to admit a drain.
+const ADMISSION_WITHIN: Duration = Duration::from_secs(4);
+
+/// Where this node stands between in service and drained.
+#[derive(Debug, Default)]
+pub struct Draining {
+    pub(super) drain: Option<Drain>,
+    pending: Option<Pending>,
+    pub(super) last_record: Option<DrainRecord>,
+}
+
+/// What is on disk, so that a drain survives its agent.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Saved {
+    Draining(Box<Drain>),
+    /// Drained, and not brought back.
+    Offline(Box<DrainRecord>),
+}
+
+/// An order that waits for the registry.
+#[derive(Debug)]
+struct Pending {
+    ticket: Ticket,
+    order: Order,
+    asked: Mono,
+}
+
+impl Draining {
+    pub(super) fn worker_reported(&mut self, report: WorkerReport) {
+        if let Some(drain) = &mut self.drain {
+            drain.worker_reported(report);
+        }
+    }
+
+    pub(super) fn saved(&self, state: NodeState) -> Option<Saved> {
+        match (&self.drain, state, &self.last_record) {
+            (Some(drain), _, _) => Some(Saved::Draining(Box::new(drain.clone()))),
+            (None, NodeState::Offline, Some(record)) => Some(Saved::Offline(Box::new(record.clone()))),
+            _ => None,
+        }
+    }
+}
+
+impl Node {
+    pub(super) fn take_up_saved(&mut self, saved: Option<Saved>, now: Now, effects: &mut Vec<Effect>) {
+        match saved {
+            Some(Saved::Draining(mut drain)) => {
+                let actions = drain.resume(now.mono, now.wall);
+                self.state = NodeState::Draining;
+                self.draining.drain = Some(*drain);
+                effects.push(Effect::SetPace(Pace::Brisk));
+                self.carry_out(now, actions, effects);
+            }
+            Some(Saved::Offline(record)) => {
+                self.state = NodeState::Offline;
+                self.draining.last_record = Some(*record);
+            }
+            None => {}
+        }
+    }
+
+    pub(super) fn drain_ordered(&mut self, now: Now, ticket: Ticket, order: DrainOrder, effects: &mut Vec<Effect>) {
+        if let Some(refusal) = self.refuses(&order) {
+            effects.push(Effect::Answer { ticket, answer: Err(refusal) });
+            return;
+        }
+        let id = DrainId::new(format!("{}.{}", self.settings.id, now.wall.0));
+        let drain = id.expect("a node id, a number and a dot are a valid drain id");
+        let admit = Effect::Admit {
+            drain: drain.clone(),
+            node: self.settings.id.clone(),
+            role: self.role(),
+            serving: self.serving(),
+            minimum: if order.force { 0 } else { self.settings.minimum },
+        };
+        let by_registry = self.settings.has_registry && self.registry_reachable;
+        let order = Order { drain, node: self.settings.id.clone(), reason: order.reason, forced: order.force };
+        if by_registry {
+            effects.push(admit);
+        }
+        if by_registry && !order.forced {
+            self.draining.pending = Some(Pending { ticket, order, asked: now.mono });
+            return;
+        }
+        self.begin(now, ticket, order, effects);
+    }
+
+    pub(super) fn admission_answered(
+        &mut self,
+        now: Now,
+        drain: &DrainId,
+        answer: Admission,
+        effects: &mut Vec<Effect>,
+    ) {
+        // An answer to an order that is not pending any more (too late, or one that was forced) changes nothing.
+        let Some(pending) = self.draining.pending.take_if(|pending| pending.order.drain == *drain) else { return };
+        let refusal = match answer {
+            Admission::Admitted => return self.begin(now, pending.ticket, pending.order, effects),
+            Admission::Refused(refusal) => refusal,
+            Admission::Unreachable(_) => DrainRefusal::NoRegistry,
+        };
+        effects.push(Effect::Answer { ticket: pending.ticket, answer: Err(refusal) });
+    }
+
+    pub(super) fn undrain_ordered(&mut self, now: Now, ticket: Ticket, effects: &mut Vec<Effect>) {
+        let cancelled = match (&mut self.draining.drain, self.state) {
+            (Some(drain), _) => drain.cancel(now.mono, now.wall).map_err(|_| DrainRefusal::TooLate),
+            (None, NodeState::Offline) => Ok(Vec::new()),
+            (None, _) => Err(DrainRefusal::NotDraining),
+        };
+        let answer = match cancelled {
+            Ok(actions) => {
+                self.carry_out(now, actions, effects);
+                if self.state == NodeState::Offline {
+                    self.come_back(now, "brought back", effects);
+                }
+                self.drain_view(now.mono).ok_or(DrainRefusal::NotDraining)
+            }
+            Err(refusal) => Err(refusal),
+        };
+        effects.push(Effect::Answer { ticket, answer });
+    }
+
+    /// One step of the machine with what is seen now.
+    pub(super) fn go_on_draining(&mut self, now: Now, effects: &mut Vec<Effect>) {
+        if let Some(pending) = self.draining.pending.take_if(|pending| now.mono.since(pending.asked) > ADMISSION_WITHIN)
+        {
+            effects.push(Effect::Answer { ticket: pending.ticket, answer: Err(DrainRefusal::NoRegistry) });
+        }
+        if self.draining.drain.is_none() {
+            return;
+        }
+        let seen = self.observation(now);
+        let Some(drain) = &mut self.draining.drain else { return };
+        let actions = drain.observe(&seen);
+        self.carry_out(now, actions, effects);
+    }
+
+    fn begin(&mut self, now: Now, ticket: Ticket, order: Order, effects: &mut Vec<Effect>) {
+        let reason = order.reason.clone();
+        let (drain, actions) = Drain::begin(order, self.settings.drain.clone(), now.mono, now.wall);
+        self.draining.drain = Some(drain);
+        self.draining.last_record = None;
+        self.change_state(now, NodeState::Draining, &reason, effects);
+        effects.push(Effect::SetPace(Pace::Brisk));
+        self.carry_out(now, actions, effects);
+        if let Some(view) = self.drain_view(now.mono) {
+            effects.push(Effect::Answer { ticket, answer: Ok(view) });
+        }
+    }
+
+    fn carry_out(&mut self, now: Now, actions: Vec<Action>, effects: &mut Vec<Effect>) {
+        for action in actions {
+            match action {
+                Action::LeaveBalancers => self.balancers.leave(),
+                Action::Notify(legs) => self.announce_drain(now, effects, |id, node, deadline| {
+                    EventKind::DrainNotice(mtxfleet_wire::DrainNotice { drain: id, node, deadline, legs })
+                }),
+                Action::Move(legs) => self.announce_move(now, legs, effects),
+                Action::Disconnect { session } => {
+                    if let Some(protocol) = self.server.readers.protocols.get(&session) {
+                        effects.push(Effect::Disconnect { protocol: *protocol, session });
+                    }
+                }
+                Action::PhaseEntered(phase) => {
+                    self.announce_drain(now, effects, |drain, _, _| EventKind::DrainPhase { drain, phase });
+                }
+                Action::Cancelled(record) => {
+                    let drain = record.drain.clone();
+                    self.finish(record, effects);
+                    self.come_back(now, "drain cancelled", effects);
+                    let why = "the node stays in service".to_owned();
+                    effects.push(Effect::Announce(self.event(now, EventKind::DrainCancelled { drain, why })));
+                }
+                Action::Ended(record) => {
+                    self.finish(record.clone(), effects);
+                    self.change_state(now, NodeState::Offline, "drained", effects);
+                    effects.push(Effect::Announce(self.event(now, EventKind::DrainEnded(Box::new(record)))));
+                    if self.settings.exit_when_drained {
+                        effects.push(Effect::Exit);
+                    }
+                }
+            }
+        }
+    }
+
+    fn announce_drain(
+        &mut self,
+        now: Now,
+        effects: &mut Vec<Effect>,
+        kind: impl FnOnce(DrainId, NodeId, mtxfleet_wire::UnixMillis) -> EventKind,
+    ) {
+        let Some(drain) = &self.draining.drain else { return };
+        let kind = kind(drain.id().clone(), self.settings.id.clone(), drain.deadline());
+        effects.push(Effect::Announce(self.event(now, kind)));
+    }
+
+    fn announce_move(&mut self, now: Now, legs: Vec<LegNotice>, effects: &mut Vec<Effect>) {
+        self.announce_drain(now, effects, |drain, node, _| EventKind::DrainMove(MoveOrder { drain, node, legs }));
+    }
+
+    fn finish(&mut self, record: DrainRecord, effects: &mut Vec<Effect>) {
+        self.draining.drain = None;
+        self.draining.last_record = Some(record);
+        effects.push(Effect::ReleaseAdmission { node: self.settings.id.clone() });
+        effects.push(Effect::SetPace(Pace::Calm));
+    }
+
+    fn come_back(&mut self, now: Now, why: &str, effects: &mut Vec<Effect>) {
+        self.balancers.come_back(now.mono);
+        self.change_state(now, NodeState::Active, why, effects);
+    }
+
+    fn change_state(&mut self, now: Now, to: NodeState, why: &str, effects: &mut Vec<Effect>) {
+        let from = std::mem::replace(&mut self.state, to);
+        let kind = EventKind::NodeStateChanged { from, to, why: why.to_owned() };
+        effects.push(Effect::Announce(self.event(now, kind)));
+    }
+
+    fn refuses(&self, order: &DrainOrder) -> Option<DrainRefusal> {
+        if let Some(drain) = &self.draining.drain {
+            return Some(DrainRefusal::AlreadyDraining { drain: drain.id().clone() });
+        }
+        if let Some(pending) = &self.draining.pending {
+            return Some(DrainRefusal::AlreadyDraining { drain: pending.order.drain.clone() });
+        }
+        if self.state == NodeState::Offline {
+            return Some(DrainRefusal::AlreadyOffline);
+        }
+        if order.force {
+            return None;
+        }
+        let left = self.serving().iter().filter(|node| **node != self.settings.id).count() as u32;
+        if left < self.settings.minimum {
+            let role = self.role();
+            return Some(DrainRefusal::BelowMinimum { role, serving: left, minimum: self.settings.minimum });
+        }
+        if self.role() == Role::Ingestion {
+            return Some(DrainRefusal::IngestionNotSupported);
+        }
+        if self.settings.has_registry && !self.registry_reachable {
+            return Some(DrainRefusal::NoRegistry);
+        }
+        None
+    }
+
+    fn role(&self) -> Role {
+        self.settings.facts.role
+    }
+
+    /// Nodes of this role in service, this one among them.
+    fn serving(&self) -> Vec<NodeId> {
+        let mut serving: Vec<NodeId> = self.fleet.serving(self.role()).map(|m| m.peer.node.clone()).collect();
+        serving.push(self.settings.id.clone());
+        serving.sort();
+        serving
+    }
+
+    fn observation(&self, now: Now) -> Observation {
+        Observation {
+            now: now.mono,
+            wall: now.wall,
+            looked: self.server.looked,
+            legs: self.server.readers.legs.clone(),
+            readers: self.server.readers.anonymous.clone(),
+            viewers: self.server.readers.viewers.clone(),
+            polls_since_told: self.balancers.since_told().clone(),
+            known_pollers: self.balancers.known(),
+            last_new_session: self.server.last_new_session,
+            candidates: self.candidates(),
+        }
+    }
+
+    fn candidates(&self) -> Vec<Candidate> {
+        let alive = self.fleet.serving(self.role()).filter(|member| member.liveness == Liveness::Alive);
+        let candidate = |member: &mtxfleet_leader::Member| {
+            let facts = member.peer.facts.as_ref()?;
+            let warm = member.peer.streams.iter().filter(|s| s.ready).map(|s| s.name.clone());
+            let node = member.peer.node.clone();
+            Some(Candidate { node, rtsp: facts.rtsp.clone(), spare: member.spare(), warm: warm.collect() })
+        };
+        alive.filter_map(candidate).collect()
+    }
+}

@@ -1,0 +1,160 @@
+//! What other nodes ask of this one by gossip: to warm streams of a draining node, and to tell workers of its drain.
+//!
+//! Every agent turns a peer's drain report into the same notices that the draining node announces through Redis, for
+//! its own event stream. So a worker that listens to any live agent hears of every drain, also while Redis is away.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use mtxfleet_leader::Peer;
+use mtxfleet_leader::fleet_view::Change;
+use mtxfleet_wire::{
+    Candidate, DrainId, DrainNotice, DrainReport, EventKind, LegId, LegNotice, MoveOrder, NodeId, NodeState, StreamName,
+};
+
+use super::effect::Effect;
+use super::{Node, Now};
+
+/// What was passed on of each drain that other nodes are in.
+#[derive(Debug, Default)]
+pub struct Neighbours {
+    drains: BTreeMap<NodeId, Passed>,
+}
+
+#[derive(Debug)]
+struct Passed {
+    drain: DrainId,
+    noticed: BTreeSet<LegId>,
+    ordered: BTreeSet<LegId>,
+}
+
+impl Node {
+    pub(super) fn see_peers(&mut self, now: Now, peers: Vec<Peer>, effects: &mut Vec<Effect>) {
+        let changes = self.fleet.update(now.mono, peers);
+        self.say_changes(now, changes, effects);
+        self.pass_on_drains(now, effects);
+    }
+
+    pub(super) fn pass_time(&mut self, now: Now, effects: &mut Vec<Effect>) {
+        let changes = self.fleet.pass_time(now.mono);
+        self.say_changes(now, changes, effects);
+    }
+
+    /// Streams that this node opens for a draining one: those for which it is first choice.
+    pub(super) fn wanted_warm(&self) -> Vec<StreamName> {
+        if self.state != NodeState::Active {
+            return Vec::new();
+        }
+        let me = &self.settings.id;
+        let reports = self.fleet.members().filter_map(|member| member.peer.drain.as_ref());
+        let mine = reports.flat_map(|report| {
+            let first = |order: &Vec<u8>| order.first().and_then(|index| report.nodes.get(usize::from(*index)));
+            report.streams.iter().filter(move |(_, order)| first(order) == Some(me)).map(|(stream, _)| stream.clone())
+        });
+        let mine: BTreeSet<StreamName> = mine.collect();
+        mine.into_iter().collect()
+    }
+
+    /// One node says what all see, so that it is said once.
+    fn say_changes(&mut self, now: Now, changes: Vec<Change>, effects: &mut Vec<Effect>) {
+        if !self.fleet.speaks_for_the_dead(&self.settings.id) {
+            return;
+        }
+        for change in changes {
+            let (node, kind) = match change {
+                Change::Suspected(node) => (node, EventKind::NodeSuspected),
+                Change::Died(node) => {
+                    let load = self.fleet.get(&node).and_then(|member| member.peer.load.as_ref());
+                    let from = load.map_or(NodeState::Active, |load| load.state);
+                    if from == NodeState::Offline {
+                        continue;
+                    }
+                    let why = "not heard of for long".to_owned();
+                    (node, EventKind::NodeStateChanged { from, to: NodeState::Offline, why })
+                }
+                Change::Joined(..) | Change::Returned(_) => continue,
+            };
+            effects.push(Effect::Announce(self.event_about(now, node, kind)));
+        }
+    }
+
+    fn pass_on_drains(&mut self, now: Now, effects: &mut Vec<Effect>) {
+        let reports: Vec<(NodeId, DrainReport)> = self
+            .fleet
+            .members()
+            .filter_map(|member| Some((member.peer.node.clone(), member.peer.drain.clone()?)))
+            .collect();
+        self.pass_on_cancellations(now, &reports, effects);
+        for (node, report) in reports {
+            let known = self.neighbours.drains.remove(&node).filter(|known| known.drain == report.id);
+            let mut passed = known.unwrap_or_else(|| Passed {
+                drain: report.id.clone(),
+                noticed: BTreeSet::new(),
+                ordered: BTreeSet::new(),
+            });
+            let legs = self.legs_of(&node, &report);
+            let fresh: Vec<LegNotice> =
+                legs.iter().filter(|leg| passed.noticed.insert(leg.leg.clone())).cloned().collect();
+            let moving = legs.into_iter().filter(|leg| report.moving.contains(&leg.leg));
+            let moving: Vec<LegNotice> = moving.filter(|leg| passed.ordered.insert(leg.leg.clone())).collect();
+            if !fresh.is_empty() {
+                let notice = DrainNotice {
+                    drain: report.id.clone(),
+                    node: node.clone(),
+                    deadline: report.deadline,
+                    legs: fresh,
+                };
+                effects.push(Effect::Echo(self.event_about(now, node.clone(), EventKind::DrainNotice(notice))));
+            }
+            if !moving.is_empty() {
+                let order = MoveOrder { drain: report.id.clone(), node: node.clone(), legs: moving };
+                effects.push(Effect::Echo(self.event_about(now, node.clone(), EventKind::DrainMove(order))));
+            }
+            self.neighbours.drains.insert(node, passed);
+        }
+    }
+
+    /// A drain whose report went while its node is in service was cancelled.
+    fn pass_on_cancellations(&mut self, now: Now, reports: &[(NodeId, DrainReport)], effects: &mut Vec<Effect>) {
+        let over = |node: &NodeId| !reports.iter().any(|(draining, _)| draining == node);
+        let over: Vec<NodeId> = self.neighbours.drains.keys().filter(|node| over(node)).cloned().collect();
+        for node in over {
+            let Some(passed) = self.neighbours.drains.remove(&node) else { continue };
+            let load = self.fleet.get(&node).and_then(|member| member.peer.load.as_ref());
+            if load.is_some_and(|load| load.state == NodeState::Active) {
+                let why = "the node stays in service".to_owned();
+                let kind = EventKind::DrainCancelled { drain: passed.drain, why };
+                effects.push(Effect::Echo(self.event_about(now, node, kind)));
+            }
+        }
+    }
+
+    fn legs_of(&self, node: &NodeId, report: &DrainReport) -> Vec<LegNotice> {
+        let Some(member) = self.fleet.get(node) else { return Vec::new() };
+        let streams = member.peer.streams.iter();
+        let legs = streams.flat_map(|stream| stream.legs.iter().map(move |leg| (leg, &stream.name)));
+        let notice = |(leg, stream): (&mtxfleet_wire::Leg, &StreamName)| LegNotice {
+            leg: leg.leg.clone(),
+            worker: leg.worker.clone(),
+            stream: stream.clone(),
+            candidates: self.candidates_in(report, stream),
+        };
+        legs.map(notice).collect()
+    }
+
+    fn candidates_in(&self, report: &DrainReport, stream: &StreamName) -> Vec<Candidate> {
+        let order = report.streams.get(stream).map(Vec::as_slice).unwrap_or_default();
+        let nodes = order.iter().filter_map(|index| report.nodes.get(usize::from(*index)));
+        let candidate = |node: &NodeId| {
+            if *node == self.settings.id {
+                let warm = self.server.sample.paths.iter().any(|path| path.available && path.name == stream.as_str());
+                return Some(Candidate { node: node.clone(), rtsp: self.settings.facts.rtsp.clone(), warm });
+            }
+            let member = self.fleet.get(node)?;
+            let rtsp = member.peer.facts.as_ref()?.rtsp.clone();
+            Some(Candidate { node: node.clone(), rtsp, warm: member.has_ready(stream) })
+        };
+        let mut candidates: Vec<Candidate> = nodes.filter_map(candidate).collect();
+        candidates.sort_by_key(|candidate| !candidate.warm);
+        candidates
+    }
+}

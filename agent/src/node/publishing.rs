@@ -1,0 +1,207 @@
+//! What the world hears of this node: gossip, registry, load balancers, resolver, disk. Said when it changed, and the
+//! load once a second.
+
+use std::time::Duration;
+
+use mtxfleet_wire::{
+    Bitrate, DrainReport, Leg, LegRecord, Liveness, LoadReport, Mono, NodeId, NodeRecord, NodeState, Role, SCHEMA,
+    ServerHealth, StreamName, StreamRecord, StreamReport, UnixMillis,
+};
+
+use super::draining::Saved;
+use super::effect::{BalancerWord, Effect, Projection};
+use super::readers::Readers;
+use super::sample::{PathSample, Protocol};
+use super::{Node, Now};
+
+/// The load is said this often, also while the server is looked at more often.
+const LOAD_EVERY: Duration = Duration::from_millis(900);
+
+/// What was said last, so that only changes are said.
+#[derive(Debug, Default)]
+pub struct Said {
+    load_at: Option<Mono>,
+    load_state: Option<NodeState>,
+    streams: Option<Vec<StreamReport>>,
+    drain: Option<Option<DrainReport>>,
+    word: Option<BalancerWord>,
+    owners: Option<Vec<(StreamName, NodeId, String)>>,
+    warm: Option<Vec<StreamName>>,
+    saved: Option<Option<Saved>>,
+}
+
+/// Takes `new` into `said` and tells whether that is news.
+fn is_news<T: PartialEq + Clone>(said: &mut Option<T>, new: &T) -> bool {
+    if said.as_ref() == Some(new) {
+        return false;
+    }
+    *said = Some(new.clone());
+    true
+}
+
+impl Node {
+    pub(super) fn publish(&mut self, now: Now, effects: &mut Vec<Effect>) {
+        // Persist, then act: whatever this turn decided is on disk before any of it is done.
+        let saved = self.draining.saved(self.state);
+        if is_news(&mut self.said.saved, &saved) {
+            effects.insert(0, Effect::Persist(saved));
+        }
+        let word = self.balancer_word(now.mono);
+        if is_news(&mut self.said.word, &word) {
+            effects.push(Effect::BalancerWord(word));
+        }
+        let drain = self.draining.drain.as_ref().map(mtxfleet_drain::Drain::report);
+        if is_news(&mut self.said.drain, &drain) {
+            effects.push(Effect::PublishDrain(drain));
+        }
+        let streams = self.stream_reports(now.mono);
+        if is_news(&mut self.said.streams, &streams) {
+            effects.push(Effect::PublishStreams(streams));
+        }
+        let owners = self.owners();
+        if is_news(&mut self.said.owners, &owners) {
+            effects.push(Effect::Owners(owners));
+        }
+        let warm = self.wanted_warm();
+        if is_news(&mut self.said.warm, &warm) {
+            effects.push(Effect::KeepWarm(warm));
+        }
+        let due = self.said.load_at.is_none_or(|said| now.mono.since(said) >= LOAD_EVERY);
+        if due || self.said.load_state != Some(self.state) {
+            self.said.load_at = Some(now.mono);
+            self.said.load_state = Some(self.state);
+            effects.push(Effect::PublishLoad(self.load(now.wall)));
+            effects.push(Effect::Project(self.projection(now)));
+        }
+    }
+
+    pub(super) fn load(&self, sampled: UnixMillis) -> LoadReport {
+        let known = self.server.looked.is_some();
+        let readers: &Readers = &self.server.readers;
+        let ours = |path: &&PathSample| path.available && is_owned(self.settings.facts.role, path);
+        LoadReport {
+            state: self.state,
+            server: self.server.health.clone(),
+            cameras: known.then(|| self.server.sample.paths.iter().filter(ours).count() as u32),
+            workers: known.then(|| readers.workers()),
+            viewers: known.then_some(readers.viewers.len() as u32),
+            inbound: self.server.traffic.inbound(),
+            outbound: self.server.traffic.outbound(),
+            cpu: self.machine.cpu,
+            memory: self.machine.memory,
+            disk_free: self.machine.disk_free,
+            capacity: self.settings.capacity,
+            redis: self.registry_reachable,
+            sampled,
+        }
+    }
+
+    pub(super) fn stream_reports(&self, now: Mono) -> Vec<StreamReport> {
+        let paths = self.server.sample.paths.iter().filter(|path| !path.source.is_empty() || path.available);
+        let report = |path: &PathSample| {
+            let name = StreamName::new(path.name.as_str()).ok()?;
+            let legs = self.server.readers.legs.iter().filter(|leg| leg.stream == name);
+            let mut legs: Vec<Leg> = legs.map(|leg| Leg { worker: leg.worker.clone(), leg: leg.leg.clone() }).collect();
+            legs.sort();
+            let others = self.server.readers.anonymous.iter().chain(&self.server.readers.viewers);
+            Some(StreamReport {
+                owned: is_owned(self.settings.facts.role, path),
+                ready: path.available,
+                flowing: self.server.traffic.flows(&path.name, now),
+                since: path.available_since.unwrap_or_default(),
+                readers: others.filter(|reader| reader.stream == path.name).count() as u32,
+                bitrate: self.server.traffic.bitrate(&path.name),
+                legs,
+                name,
+            })
+        };
+        paths.filter_map(report).collect()
+    }
+
+    fn balancer_word(&self, now: Mono) -> BalancerWord {
+        if self.state != NodeState::Active {
+            return BalancerWord::Drain;
+        }
+        let never_seen_up = self.server.health == ServerHealth::Unknown;
+        self.balancers.word_in_service(now, self.weight(), self.server.ill_since, never_seen_up)
+    }
+
+    /// Hashed backends (distribution) move streams at each change of weight, so there it is all or nothing; by spare
+    /// capacity, in tenths, where the algorithm is leastconn (ingestion).
+    fn weight(&self) -> u8 {
+        match (self.settings.facts.role, self.server.traffic.inbound()) {
+            (Role::Distribution, _) | (_, None) => 100,
+            (Role::Ingestion, Some(Bitrate(inbound))) => {
+                let used = inbound as f64 / self.settings.capacity.0.max(1) as f64;
+                let tenths = ((1.0 - used) * 10.0).ceil().clamp(1.0, 10.0);
+                tenths as u8 * 10
+            }
+        }
+    }
+
+    /// Where streams are to be had, this node never among them: the resolver must not send MediaMTX to itself.
+    fn owners(&self) -> Vec<(StreamName, NodeId, String)> {
+        self.fleet.owners().into_iter().map(|(stream, (node, rtsp))| (stream, node, rtsp)).collect()
+    }
+
+    fn projection(&self, now: Now) -> Projection {
+        let me = &self.settings.id;
+        let streams = self.stream_reports(now.mono);
+        let owned = streams.iter().filter(|stream| stream.owned && stream.ready).map(|stream| StreamRecord {
+            stream: stream.name.clone(),
+            owner: me.clone(),
+            url: format!("rtsp://{}/{}", self.settings.facts.rtsp, stream.name),
+            flowing: stream.flowing,
+            bitrate: stream.bitrate,
+            since: stream.since,
+        });
+        let legs = self.server.readers.legs.iter().map(|leg| LegRecord {
+            leg: leg.leg.clone(),
+            worker: leg.worker.clone(),
+            stream: leg.stream.clone(),
+            node: me.clone(),
+        });
+        let offline = if self.fleet.speaks_for_the_dead(me) { self.records_of_the_dead(now.wall) } else { Vec::new() };
+        let node = NodeRecord {
+            schema: SCHEMA,
+            node: me.clone(),
+            state: self.state,
+            facts: self.settings.facts.clone(),
+            load: self.load(now.wall),
+            updated: now.wall,
+        };
+        Projection { node, streams: owned.collect(), legs: legs.collect(), offline }
+    }
+
+    fn records_of_the_dead(&self, wall: UnixMillis) -> Vec<NodeRecord> {
+        let dead = self.fleet.members().filter(|member| member.liveness == Liveness::Dead);
+        let record = |member: &mtxfleet_leader::Member| {
+            Some(NodeRecord {
+                schema: SCHEMA,
+                node: member.peer.node.clone(),
+                state: NodeState::Offline,
+                facts: member.peer.facts.clone()?,
+                load: LoadReport { state: NodeState::Offline, ..member.peer.load.clone()? },
+                updated: wall,
+            })
+        };
+        dead.filter_map(record).collect()
+    }
+}
+
+/// A stream is owned where it comes from its camera: on an ingestion node, whatever its source.
+fn is_owned(role: Role, path: &PathSample) -> bool {
+    role == Role::Ingestion && !path.source.is_empty()
+}
+
+/// How a protocol is called in the registry and in metrics.
+impl std::fmt::Display for Protocol {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Rtsp => "rtsp",
+            Self::Rtsps => "rtsps",
+            Self::Hls => "hls",
+            Self::WebRtc => "webrtc",
+        })
+    }
+}

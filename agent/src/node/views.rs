@@ -1,0 +1,71 @@
+//! What this node shows: the bodies of the HTTP API.
+
+use mtxfleet_wire::{DrainView, FleetView, Liveness, MemberView, Mono, StreamView};
+
+use super::{Node, Now};
+
+impl Node {
+    #[must_use]
+    pub fn member_view(&self, now: Now) -> MemberView {
+        MemberView {
+            node: self.settings.id.clone(),
+            liveness: Liveness::Alive,
+            facts: Some(self.settings.facts.clone()),
+            load: Some(self.load(now.wall)),
+            drain: self.draining.drain.as_ref().map(mtxfleet_drain::Drain::report),
+        }
+    }
+
+    /// All members, this node among them, in order of their ids.
+    #[must_use]
+    pub fn fleet_view(&self, now: Now, cluster: &str) -> FleetView {
+        let mut members: Vec<MemberView> = self.fleet.members().map(mtxfleet_leader::Member::view).collect();
+        members.push(self.member_view(now));
+        members.sort_by(|a, b| a.node.cmp(&b.node));
+        FleetView { cluster: cluster.to_owned(), seen_by: self.settings.id.clone(), at: now.wall, members }
+    }
+
+    /// All streams of all members.
+    #[must_use]
+    pub fn stream_views(&self, now: Mono) -> Vec<StreamView> {
+        let mine =
+            self.stream_reports(now).into_iter().map(|stream| StreamView { stream, node: self.settings.id.clone() });
+        let theirs = self.fleet.members().filter(|member| member.liveness != Liveness::Dead).flat_map(|member| {
+            let view = |stream: &mtxfleet_wire::StreamReport| StreamView {
+                stream: stream.clone(),
+                node: member.peer.node.clone(),
+            };
+            member.peer.streams.iter().map(view)
+        });
+        mine.chain(theirs).collect()
+    }
+
+    /// The drain under way, or the last one since the agent started.
+    #[must_use]
+    pub fn drain_view(&self, now: Mono) -> Option<DrainView> {
+        if let Some(drain) = &self.draining.drain {
+            return Some(drain.view(now));
+        }
+        let record = self.draining.last_record.clone()?;
+        Some(DrainView {
+            drain: record.drain.clone(),
+            node: record.node.clone(),
+            started: record.started,
+            phase: None,
+            seconds_in_phase: 0.0,
+            seconds_left: 0.0,
+            waiting_for: Vec::new(),
+            phases: record.phases.clone(),
+            legs: record.legs.clone(),
+            viewers: 0,
+            record: Some(record),
+        })
+    }
+
+    /// # Errors
+    /// Why load balancers should send nothing new here.
+    pub fn readiness(&self) -> Result<(), Vec<String>> {
+        let reasons = self.unready_reasons();
+        if reasons.is_empty() { Ok(()) } else { Err(reasons) }
+    }
+}
