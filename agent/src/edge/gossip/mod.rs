@@ -1,1 +1,369 @@
-//! Gossip by chitchat over a sealed transport.
+//! Gossip: who is alive, what each node carries, and how loaded it is.
+//!
+//! chitchat over a transport of our own. A message goes out through [`codec`] (bytes, compressed if long), [`fragments`]
+//! (pieces that fit a datagram) and [`seal`] (encrypted, numbered); a datagram comes in the other way round, and what
+//! does not authenticate goes no further than `seal`. [`publish`] turns this node's report into chitchat's values,
+//! [`peers`] turns the others' values into [`Peer`]s, [`seeds`] finds the first nodes to speak to.
+
+mod codec;
+mod counters;
+mod fragments;
+mod peers;
+mod publish;
+mod replay;
+mod seal;
+mod sealed_transport;
+mod seeds;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use chitchat::{ChitchatConfig, ChitchatHandle, ChitchatId, FailureDetectorConfig};
+use mtxfleet_wire::{ClusterName, DrainReport, LoadReport, NodeFacts, NodeId, StreamReport, UnixMillis};
+use serde::Serialize;
+use tokio::net::UdpSocket;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, MissedTickBehavior};
+
+pub use counters::{GossipCounters, GossipFigures, Refusal};
+pub use seeds::{InvalidSeed, Seed};
+
+use crate::node::event::Peer;
+use codec::Codec;
+use peers::{Change, LOOK_EVERY, View};
+use publish::TooLong;
+use seal::{Opener, Sealer, Sender};
+use sealed_transport::{SealedSocket, SealedTransport};
+use seeds::Seeder;
+
+/// Load figures are new every second on every node, so they wait for each other this long before a new list of peers
+/// is made of them.
+const FIGURES_EVERY: Duration = Duration::from_millis(500);
+/// Peers told directly that this node leaves. They tell the rest.
+const TOLD_OF_LEAVING: usize = 8;
+const STOP_TIMEOUT: Duration = Duration::from_secs(2);
+
+#[derive(Clone)]
+pub struct GossipSettings {
+    /// Datagrams of other clusters are refused, the same key notwithstanding.
+    pub cluster: ClusterName,
+    pub node: NodeId,
+    /// UDP. Port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// Where the other nodes reach this one. Port 0 stands for the port listened on.
+    pub advertise: SocketAddr,
+    /// Cluster keys: sealed with the first, opened with any. To replace a key: give every node both, the old one first;
+    /// then, node by node, the new one first; then take the old one away.
+    pub keys: Vec<[u8; 32]>,
+    /// `host:port`, or SRV names; see [`Seed`].
+    pub seeds: Vec<String>,
+    /// Time between two rounds; 200 ms.
+    pub interval: Duration,
+    /// Suspicion at which a node counts as silent; 8.
+    pub phi: f64,
+    /// A node silent for this long is forgotten; 15 min.
+    pub dead_node_grace: Duration,
+    /// Names among the seeds are looked up again after this long.
+    pub seed_refresh: Duration,
+}
+
+impl std::fmt::Debug for GossipSettings {
+    /// Without the keys.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("GossipSettings")
+            .field("cluster", &self.cluster)
+            .field("node", &self.node)
+            .field("listen", &self.listen)
+            .field("advertise", &self.advertise)
+            .field("keys", &self.keys.len())
+            .field("seeds", &self.seeds)
+            .finish_non_exhaustive()
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum GossipError {
+    #[error("gossip has no key: give the cluster key, 32 bytes, that all nodes share")]
+    NoKey,
+    #[error("{0} is no address that other nodes can reach: advertise this machine's own address for gossip")]
+    Unreachable(SocketAddr),
+    #[error("gossip cannot listen on UDP {address}: choose another address or port, or stop what uses it")]
+    Bind {
+        address: SocketAddr,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error(transparent)]
+    Seed(#[from] InvalidSeed),
+    #[error("gossip cannot start: {0}")]
+    Start(String),
+    /// Nothing was set: the others keep this node's last value of that key.
+    #[error("the {key} report is {bytes} bytes long and was not gossiped: at most {max} fit", max = mtxfleet_wire::MAX_GOSSIP_VALUE)]
+    TooLong { key: &'static str, bytes: usize },
+}
+
+/// This node's membership. Dropping it ends gossip at once, as a crash would.
+pub struct Gossip {
+    handle: Arc<ChitchatHandle>,
+    counters: Arc<GossipCounters>,
+    added_seeds: watch::Sender<Vec<SocketAddr>>,
+    round: Duration,
+    listening: SocketAddr,
+    advertised: SocketAddr,
+    /// Ends its tasks when dropped.
+    tasks: JoinSet<()>,
+}
+
+impl Gossip {
+    /// Joins the fleet. Waits for no seed.
+    ///
+    /// `generation` is the start time and must be higher at each start of a node: others refuse an older one once they
+    /// heard a newer.
+    ///
+    /// The receiver yields all peers, this node not among them, whenever one of them changed, at most ten times a
+    /// second; when it is not read, what comes next is the newest. It ends when gossip has ended by a defect.
+    ///
+    /// # Errors
+    /// [`GossipError`], with nothing left running.
+    pub async fn start(
+        settings: GossipSettings,
+        generation: UnixMillis,
+    ) -> Result<(Self, mpsc::Receiver<Vec<Peer>>), GossipError> {
+        let seeds: Vec<Seed> = settings.seeds.iter().map(|seed| seed.parse()).collect::<Result<_, _>>()?;
+        let first_key = settings.keys.first().ok_or(GossipError::NoKey)?;
+        let bind = |source| GossipError::Bind { address: settings.listen, source };
+        let socket = UdpSocket::bind(settings.listen).await.map_err(bind)?;
+        let listening = socket.local_addr().map_err(bind)?;
+        let mut advertised = settings.advertise;
+        if advertised.port() == 0 {
+            advertised.set_port(listening.port());
+        }
+        if advertised.ip().is_unspecified() {
+            return Err(GossipError::Unreachable(advertised));
+        }
+
+        let counters = Arc::new(GossipCounters::default());
+        let me = Sender { node: settings.node.clone(), address: advertised, generation: generation.0 };
+        let mut random = [0; 16];
+        getrandom::fill(&mut random).map_err(|error| GossipError::Start(format!("no random numbers: {error}")))?;
+        let transport = SealedTransport::new(SealedSocket::new(
+            socket,
+            me.clone(),
+            Sealer::new(&settings.cluster, first_key, &me, random),
+            Opener::new(&settings.cluster, &settings.keys),
+            Codec::new().map_err(|error| GossipError::Start(format!("no memory for zstd: {error}")))?,
+            Arc::clone(&counters),
+        ));
+        let handle = chitchat::spawn_chitchat(chitchat_config(&settings, &me), Vec::new(), &transport)
+            .await
+            .map_err(|error| GossipError::Start(format!("{error:#}")))?;
+        let handle = Arc::new(handle);
+
+        let (added_seeds, added) = watch::channel(Vec::new());
+        let seeder = Seeder {
+            seeds,
+            added,
+            me: advertised,
+            round: settings.interval,
+            refresh: settings.seed_refresh,
+            counters: Arc::clone(&counters),
+        };
+        let view = View::new(settings.node, generation.0, settings.interval, Arc::clone(&counters));
+        let (to_node, peers) = mpsc::channel(1);
+        let mut tasks = JoinSet::new();
+        tasks.spawn(seeder.run(Arc::clone(&handle)));
+        tasks.spawn(report_peers(Arc::clone(&handle), view, to_node));
+        let round = settings.interval;
+        Ok((Self { handle, counters, added_seeds, round, listening, advertised, tasks }, peers))
+    }
+
+    /// Where it listens, with the port that was free when 0 was asked for.
+    #[must_use]
+    pub const fn listening(&self) -> SocketAddr {
+        self.listening
+    }
+
+    /// What the others are told.
+    #[must_use]
+    pub const fn advertised(&self) -> SocketAddr {
+        self.advertised
+    }
+
+    #[must_use]
+    pub fn figures(&self) -> GossipFigures {
+        self.counters.snapshot()
+    }
+
+    /// The live counters, for a reader that outlives this value.
+    #[must_use]
+    pub fn counters(&self) -> Arc<GossipCounters> {
+        Arc::clone(&self.counters)
+    }
+
+    /// Addresses that may be peers, such as the registry's nodes. Each list replaces the one before.
+    pub fn add_seeds(&self, seeds: Vec<SocketAddr>) {
+        self.added_seeds.send_replace(seeds);
+    }
+
+    /// # Errors
+    /// [`GossipError::TooLong`].
+    pub async fn set_facts(&self, facts: &NodeFacts) -> Result<(), GossipError> {
+        self.set(publish::FACTS, facts).await
+    }
+
+    /// # Errors
+    /// [`GossipError::TooLong`].
+    pub async fn set_load(&self, load: &LoadReport) -> Result<(), GossipError> {
+        self.set(publish::LOAD, load).await
+    }
+
+    /// # Errors
+    /// [`GossipError::TooLong`].
+    pub async fn set_drain(&self, drain: Option<&DrainReport>) -> Result<(), GossipError> {
+        let Some(drain) = drain else {
+            let chitchat = self.handle.chitchat();
+            delete(chitchat.lock().await.self_node_state(), publish::DRAIN);
+            return Ok(());
+        };
+        self.set(publish::DRAIN, drain).await
+    }
+
+    /// All streams of this node. Those that find no room in their part of the report are left out, those owned last,
+    /// and their number is returned and counted.
+    pub async fn set_streams(&self, streams: &[StreamReport]) -> usize {
+        let (shards, left_out) = publish::encode_streams(streams);
+        self.counters.streams_not_gossiped.store(left_out as u64, Relaxed);
+        let chitchat = self.handle.chitchat();
+        let mut chitchat = chitchat.lock().await;
+        let state = chitchat.self_node_state();
+        for (key, value) in publish::STREAMS.iter().zip(shards) {
+            match value {
+                // chitchat compares: a value that is the same is not sent again.
+                Some(value) => state.set(key, value),
+                None => delete(state, key),
+            }
+        }
+        left_out
+    }
+
+    /// Ends gossip as a stop of the agent does: the others find this node silent until it is back.
+    pub async fn stop(mut self) {
+        self.tasks.shutdown().await;
+        let ended = self.handle.termination_watcher();
+        if self.handle.initiate_shutdown().is_err() || tokio::time::timeout(STOP_TIMEOUT, ended).await.is_err() {
+            self.handle.abort();
+        }
+    }
+
+    /// Leaves the fleet for good: the others drop this node from their lists without suspecting it first. Takes two
+    /// rounds of gossip.
+    pub async fn leave(self) {
+        let chitchat = self.handle.chitchat();
+        let peers: Vec<SocketAddr> = {
+            let mut chitchat = chitchat.lock().await;
+            chitchat.self_node_state().set(publish::LEFT, "");
+            let me = chitchat.self_chitchat_id();
+            let others = chitchat.live_nodes().filter(|id| *id != me);
+            others.map(|id| id.gossip_advertise_addr).take(TOLD_OF_LEAVING).collect()
+        };
+        for peer in &peers {
+            if self.handle.gossip(*peer).is_err() {
+                break;
+            }
+        }
+        if !peers.is_empty() {
+            // chitchat does not say when a peer has it; a handshake is three datagrams, and two rounds make it likely
+            // that a lost one was repeated.
+            tokio::time::sleep(self.round * 2).await;
+        }
+        self.stop().await;
+    }
+
+    async fn set<T: Serialize>(&self, key: &'static str, value: &T) -> Result<(), GossipError> {
+        let value = publish::encode(value).map_err(|TooLong(bytes)| {
+            GossipCounters::add(&self.counters.oversize_values, 1);
+            GossipError::TooLong { key, bytes }
+        })?;
+        self.handle.chitchat().lock().await.self_node_state().set(key, value);
+        Ok(())
+    }
+}
+
+impl std::fmt::Debug for Gossip {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Gossip").field("advertised", &self.advertised).finish_non_exhaustive()
+    }
+}
+
+fn delete(state: &mut chitchat::NodeState, key: &str) {
+    if state.contains_key(key) {
+        state.delete(key);
+    }
+}
+
+fn chitchat_config(settings: &GossipSettings, me: &Sender) -> ChitchatConfig {
+    ChitchatConfig {
+        chitchat_id: ChitchatId::new(me.node.as_str(), me.generation, me.address),
+        cluster_id: settings.cluster.to_string(),
+        gossip_interval: settings.interval,
+        listen_addr: settings.listen,
+        seed_nodes: Vec::new(),
+        failure_detector_config: FailureDetectorConfig {
+            phi_threshold: settings.phi,
+            // The prior of phi: left at its 5 s, a crash would be seen after 5 to 8 s whatever the interval is.
+            initial_interval: settings.interval,
+            // The pause of a node that was silent and is back says nothing about its pace.
+            max_interval: settings.interval * 10,
+            dead_node_grace_period: settings.dead_node_grace,
+            ..FailureDetectorConfig::default()
+        },
+        // Tombstones are small and few (17 keys), and whoever misses one for as long as this is forgotten anyway.
+        marked_for_deletion_grace_period: settings.dead_node_grace,
+        catchup_callback: None,
+        extra_liveness_predicate: None,
+    }
+}
+
+/// Looks at chitchat's state and sends the peers on when they changed.
+async fn report_peers(handle: Arc<ChitchatHandle>, mut view: View, to_node: mpsc::Sender<Vec<Peer>>) {
+    let ended = handle.termination_watcher();
+    let report = async {
+        let mut looks = tokio::time::interval(LOOK_EVERY);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut pending = Change::None;
+        let mut sent = Instant::now();
+        loop {
+            looks.tick().await;
+            pending = pending.max(handle.with_chitchat(|chitchat| view.look(chitchat)).await);
+            let due = match pending {
+                Change::None => false,
+                Change::Figures => sent.elapsed() >= FIGURES_EVERY,
+                Change::Matters => true,
+            };
+            if !due {
+                continue;
+            }
+            match to_node.try_reserve() {
+                Ok(permit) => {
+                    permit.send(view.peers());
+                    pending = Change::None;
+                    sent = Instant::now();
+                }
+                Err(mpsc::error::TrySendError::Full(())) => {}
+                Err(mpsc::error::TrySendError::Closed(())) => break,
+            }
+        }
+    };
+    tokio::select! {
+        () = report => {}
+        result = ended => if let Err(error) = result {
+            tracing::error!(%error, "gossip has ended; start the agent again");
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests;
