@@ -27,8 +27,9 @@ pub struct Haproxy {
     pub name: String,
     /// Unix socket for `show stat` and `set server` (none).
     pub stats_socket: Option<String>,
-    /// Connections at once (20,000).
-    pub max_connections: u32,
+    /// Connections at once (as many as the limit on open files allows, each taking two; HAProxy does not start where
+    /// this asks for more).
+    pub max_connections: Option<u32>,
     /// Time between two agent checks (500 ms): a drain is out of the balancer after at most this.
     pub agent_interval: Duration,
     /// Time between two health checks (1 s); two that fail take a server out.
@@ -63,7 +64,8 @@ pub struct DistributionFrontends {
     pub hls: Option<Frontend>,
     #[serde(default)]
     pub whep: Option<Frontend>,
-    /// How far a server may be over the mean before its streams spread, in percent, over 100 (150).
+    /// How far a server may be over the mean before its streams spread, in percent, over 100 (150). With few
+    /// connections per server a stream spreads early: at 150, three servers hold two connections as one each.
     #[serde(default = "default_balance_factor")]
     pub balance_factor: u32,
 }
@@ -116,7 +118,7 @@ impl Haproxy {
         Self {
             name: name.into(),
             stats_socket: None,
-            max_connections: 20_000,
+            max_connections: None,
             agent_interval: Duration::from_millis(500),
             check_interval: Duration::from_secs(1),
             connect_timeout: Duration::from_secs(2),
@@ -148,7 +150,9 @@ impl Haproxy {
     fn render_head(&self, out: &mut String) {
         out.push_str("global\n");
         out.push_str("    log stdout format raw local0 notice\n");
-        out.push_str(&format!("    maxconn {}\n", self.max_connections));
+        if let Some(connections) = self.max_connections {
+            out.push_str(&format!("    maxconn {connections}\n"));
+        }
         if let Some(path) = &self.stats_socket {
             out.push_str(&format!("    stats socket {path} mode 660 level admin\n"));
         }
@@ -179,7 +183,7 @@ impl Haproxy {
         if let Some(path) = &self.stats_socket {
             setting::word("stats_socket", path)?;
         }
-        if self.max_connections == 0 {
+        if self.max_connections == Some(0) {
             return invalid("max_connections", "give at least 1");
         }
         for (name, value) in [

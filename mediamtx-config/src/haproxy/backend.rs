@@ -89,7 +89,7 @@ fn servers(haproxy: &Haproxy, backend: &str, servers: &Servers, kind: Kind, out:
     let check = setting::duration(haproxy.check_interval);
     let agent = setting::duration(haproxy.agent_interval);
     let proxy = if haproxy.send_proxy && kind == Kind::Rtsp { " send-proxy-v2 check-send-proxy" } else { "" };
-    _ = writeln!(out, "    default-server check inter {check} fall 2 rise 1 agent-check agent-inter {agent}{proxy}");
+    _ = writeln!(out, "    default-server inter {check} fall 2 rise 1 agent-inter {agent}{proxy}");
     let line = |server: &str| format!(r#"agent-send "{}/{backend}{server}\n""#, haproxy.name);
     match servers {
         Servers::List(list) => {
@@ -99,7 +99,7 @@ fn servers(haproxy: &Haproxy, backend: &str, servers: &Servers, kind: Kind, out:
                 let cookie = if kind == Kind::Http { format!(" cookie {}", server.name) } else { String::new() };
                 _ = writeln!(
                     out,
-                    "    server {name} {address} id {id} agent-addr {ip} agent-port {port} {send} init-addr libc,none{cookie}",
+                    "    server {name} {address} id {id} check agent-check agent-addr {ip} agent-port {port} {send} init-addr libc,none{cookie}",
                     name = server.name,
                     address = server.address,
                     ip = server.agent.ip(),
@@ -113,7 +113,7 @@ fn servers(haproxy: &Haproxy, backend: &str, servers: &Servers, kind: Kind, out:
             // The weight in SRV records and the agent's would overwrite each other.
             _ = writeln!(
                 out,
-                "    server-template {backend}_ 1-{slots} {name} resolvers fleet resolve-opts ignore-weight agent-port {agent_port} {send} init-addr none",
+                "    server-template {backend}_ 1-{slots} {name} resolvers fleet resolve-opts ignore-weight check agent-check agent-port {agent_port} {send} init-addr none",
             );
         }
     }
