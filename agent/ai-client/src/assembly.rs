@@ -1,0 +1,133 @@
+//! From packets of legs to items for the application: the stitch, with wall times and the bytes of frames. No I/O.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use mtxfleet_stitch::{AccessUnit, LegKey, Output, RtpPacket, Stitch, StitchConfig, TrackConfig, TrackId};
+use mtxfleet_wire::StitchCounters;
+
+use crate::frame::{self, Discontinuity, Frame, Item, Track};
+use crate::leg::LegItem;
+use crate::pace::Pace;
+use crate::wall::WallClock;
+
+pub(crate) struct Assembly {
+    /// Zero of every `now` given here.
+    started: Instant,
+    tracks: Vec<Track>,
+    stitch: Stitch,
+    clocks: Vec<WallClock<LegKey>>,
+    /// The first video track, or the first track where there is none.
+    watched: usize,
+    pace: Pace,
+    /// Items for the application, in order.
+    pub out: VecDeque<Item>,
+    /// Legs that the stitch has covered since these were last taken.
+    pub covered: Vec<LegKey>,
+    /// Frames of the watched track so far.
+    pub watched_frames: u64,
+}
+
+impl Assembly {
+    pub(crate) fn new(started: Instant, tracks: Vec<Track>) -> Self {
+        let of_stitch = |track: &Track| TrackConfig { codec: track.codec, clock_rate: track.clock_rate };
+        let stitch = Stitch::new(tracks.iter().map(of_stitch).collect(), StitchConfig::default());
+        let clocks = tracks.iter().map(|track| WallClock::new(track.clock_rate)).collect();
+        let watched = tracks.iter().position(|track| track.media == "video").unwrap_or(0);
+        Self {
+            started,
+            tracks,
+            stitch,
+            clocks,
+            watched,
+            pace: Pace::default(),
+            out: VecDeque::new(),
+            covered: Vec::new(),
+            watched_frames: 0,
+        }
+    }
+
+    pub(crate) fn tracks(&self) -> &[Track] {
+        &self.tracks
+    }
+
+    pub(crate) fn open_leg(&mut self, now: Duration) -> LegKey {
+        self.stitch.open_leg(now)
+    }
+
+    pub(crate) fn push(&mut self, now: Duration, leg: LegKey, item: LegItem) {
+        match item {
+            LegItem::Rtp { track, sequence, timestamp, marker, payload } => {
+                self.stitch.push(now, leg, TrackId(track), RtpPacket { sequence, timestamp, marker, payload });
+                self.collect();
+            }
+            LegItem::Report { track, ntp, rtp } => {
+                if let Some(clock) = self.clocks.get_mut(track) {
+                    clock.report(leg, ntp, rtp);
+                }
+            }
+        }
+    }
+
+    pub(crate) fn close_leg(&mut self, now: Duration, leg: LegKey) {
+        self.stitch.close_leg(now, leg);
+        self.collect();
+        self.clocks.iter_mut().for_each(|clock| clock.forget(&leg));
+    }
+
+    pub(crate) fn tick(&mut self, now: Duration) {
+        self.stitch.tick(now);
+        self.collect();
+    }
+
+    pub(crate) fn begin_measuring_pause(&mut self) {
+        self.pace.begin();
+    }
+
+    pub(crate) fn extra_pause(&mut self) -> Duration {
+        self.pace.end()
+    }
+
+    pub(crate) fn counters(&self) -> StitchCounters {
+        let counted = self.stitch.counters();
+        StitchCounters {
+            frames: counted.frames,
+            handovers: counted.handovers,
+            unproven_handovers: counted.unproven_handovers,
+            lost_packets: counted.lost_packets,
+            duplicates_dropped: counted.duplicates_dropped,
+        }
+    }
+
+    fn collect(&mut self) {
+        while let Some(output) = self.stitch.poll() {
+            match output {
+                Output::Unit(unit) => self.unit(&unit),
+                Output::Discontinuity(found) => self.out.push_back(Item::Discontinuity(Discontinuity::from(found))),
+                Output::Covered { leg, lossless } => {
+                    tracing::debug!(?leg, lossless, "a leg has taken over");
+                    self.covered.push(leg);
+                }
+            }
+        }
+    }
+
+    fn unit(&mut self, unit: &AccessUnit) {
+        let index = unit.track.0;
+        let (Some(track), Some(clock)) = (self.tracks.get(index), self.clocks.get_mut(index)) else { return };
+        let own = unit.packets.first().map_or(0, |packet| packet.timestamp);
+        self.out.push_back(Item::Frame(Frame {
+            track: index,
+            codec: track.codec,
+            rtp_time: unit.rtp_time,
+            wall: clock.of_frame(unit.leg, own, unit.rtp_time),
+            keyframe: unit.keyframe,
+            data: frame::data(unit, track),
+            received: self.started + unit.received,
+        }));
+        if index == self.watched {
+            self.watched_frames += 1;
+            self.pace.frame(self.started.elapsed());
+        }
+    }
+}

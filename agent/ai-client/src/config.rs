@@ -1,0 +1,231 @@
+//! What a stream needs to be opened, and its checking.
+
+use std::time::Duration;
+
+use mtxfleet_wire::{ClusterName, RegistryKeys, StreamName, WorkerId};
+use url::Url;
+
+/// How a worker reaches the nodes that a draining node names.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Via {
+    /// By the node's own address; the stable URL only when every candidate fails.
+    #[default]
+    Direct,
+    /// Through the stable URL, which by then leads elsewhere: for workers that see only the load balancer.
+    StableUrl,
+}
+
+/// User name and password for RTSP.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Credentials {
+    pub user: String,
+    pub password: String,
+}
+
+impl std::fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Credentials").field("user", &self.user).finish_non_exhaustive()
+    }
+}
+
+/// What [`crate::Stream::open`] needs. Begin with [`StreamConfig::new`] and change fields as needed.
+#[derive(Clone)]
+pub struct StreamConfig {
+    /// The camera: its path on the servers, such as `cam1` or `site/cam1`.
+    pub stream: String,
+    /// This worker's own name, the same after a restart. Two processes must not share one.
+    pub worker: String,
+    /// The stable URL without the stream: `rtsp://live.example:8554`. User and password may stand in it.
+    pub url: String,
+    /// Name of the fleet, as in the agents' configuration.
+    pub cluster: String,
+    /// `redis://host:port`: notices come, and reports go, through it while it is there.
+    pub redis: Option<String>,
+    /// `http://host:port` of some agents: the other way for notices and reports.
+    pub agents: Vec<String>,
+    /// Bearer token for `POST /v1/worker-reports`.
+    pub worker_token: Option<String>,
+    pub via: Via,
+    pub credentials: Option<Credentials>,
+    /// Frames kept for an application that is behind. When as many wait, reading pauses; the server then keeps some
+    /// (512 packets by MediaMTX's default) and throws away the rest, which is counted as lost.
+    pub buffer: usize,
+    /// How long [`crate::Stream::open`] tries before it fails.
+    pub open_timeout: Duration,
+    /// How long a new leg may take until its first packet; a node that must fetch the stream starts at a keyframe.
+    pub leg_timeout: Duration,
+    /// How long a new leg may run beside the old one until every track is joined.
+    pub cover_timeout: Duration,
+    /// A leg that delivers nothing for this long is taken for dead and replaced.
+    pub silence_timeout: Duration,
+    /// How long an opened stream tries to come back before it ends with [`crate::Error::Gone`]; `None` is for ever.
+    pub give_up_after: Option<Duration>,
+}
+
+impl StreamConfig {
+    /// A configuration with the defaults: no Redis, no agents, [`Via::Direct`], 256 frames, 15 s to open.
+    #[must_use]
+    pub fn new(
+        stream: impl Into<String>,
+        worker: impl Into<String>,
+        url: impl Into<String>,
+        cluster: impl Into<String>,
+    ) -> Self {
+        Self {
+            stream: stream.into(),
+            worker: worker.into(),
+            url: url.into(),
+            cluster: cluster.into(),
+            redis: None,
+            agents: Vec::new(),
+            worker_token: None,
+            via: Via::default(),
+            credentials: None,
+            buffer: 256,
+            open_timeout: Duration::from_secs(15),
+            leg_timeout: Duration::from_secs(10),
+            cover_timeout: Duration::from_secs(20),
+            silence_timeout: Duration::from_secs(6),
+            give_up_after: None,
+        }
+    }
+}
+
+impl std::fmt::Debug for StreamConfig {
+    /// Without token, password, and Redis URL, which may hold one.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("StreamConfig")
+            .field("stream", &self.stream)
+            .field("worker", &self.worker)
+            .field("cluster", &self.cluster)
+            .field("redis", &self.redis.is_some())
+            .field("agents", &self.agents)
+            .field("via", &self.via)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A [`StreamConfig`] that was checked.
+#[derive(Clone)]
+pub(crate) struct Settings {
+    pub stream: StreamName,
+    pub worker: WorkerId,
+    /// Without path, user or password.
+    pub base: Url,
+    pub keys: RegistryKeys,
+    pub redis: Option<redis::Client>,
+    pub agents: Vec<Url>,
+    pub worker_token: Option<String>,
+    pub via: Via,
+    pub credentials: Option<Credentials>,
+    pub buffer: usize,
+    pub open_timeout: Duration,
+    pub leg_timeout: Duration,
+    pub cover_timeout: Duration,
+    pub silence_timeout: Duration,
+    pub give_up_after: Option<Duration>,
+}
+
+impl TryFrom<StreamConfig> for Settings {
+    /// Every fault, one a line.
+    type Error = String;
+
+    fn try_from(raw: StreamConfig) -> Result<Self, String> {
+        let mut faults = Vec::new();
+        let stream = note(&mut faults, StreamName::new(raw.stream).map_err(|e| e.to_string()));
+        let worker = note(&mut faults, WorkerId::new(raw.worker).map_err(|e| e.to_string()));
+        let cluster = note(&mut faults, ClusterName::new(raw.cluster).map_err(|e| e.to_string()));
+        let base = note(&mut faults, base_url(&raw.url));
+        let redis = raw.redis.and_then(|url| {
+            let client = redis::Client::open(url).map_err(|e| format!("redis: {e}; write redis://host:port"));
+            note(&mut faults, client)
+        });
+        let agents = raw.agents.iter().filter_map(|url| note(&mut faults, agent_url(url))).collect();
+        if raw.buffer == 0 {
+            faults.push("buffer: at least 1 frame".to_owned());
+        }
+        let (Some(stream), Some(worker), Some(cluster), Some((base, in_url)), true) =
+            (stream, worker, cluster, base, faults.is_empty())
+        else {
+            return Err(faults.join("\n"));
+        };
+        Ok(Self {
+            stream,
+            worker,
+            base,
+            keys: RegistryKeys::new(&cluster),
+            redis,
+            agents,
+            worker_token: raw.worker_token,
+            via: raw.via,
+            credentials: raw.credentials.or(in_url),
+            buffer: raw.buffer,
+            open_timeout: raw.open_timeout,
+            leg_timeout: raw.leg_timeout,
+            cover_timeout: raw.cover_timeout,
+            silence_timeout: raw.silence_timeout,
+            give_up_after: raw.give_up_after,
+        })
+    }
+}
+
+fn note<T>(faults: &mut Vec<String>, checked: Result<T, String>) -> Option<T> {
+    checked.map_err(|fault| faults.push(fault)).ok()
+}
+
+/// The stable URL without its credentials, and those.
+fn base_url(text: &str) -> Result<(Url, Option<Credentials>), String> {
+    let wanted = "write rtsp://host:port, without the stream";
+    let mut url = Url::parse(text).map_err(|e| format!("url: {e}; {wanted}"))?;
+    if url.scheme() != "rtsp" || url.host().is_none() {
+        return Err(format!("url: it must begin with rtsp:// and have a host; {wanted}"));
+    }
+    if !matches!(url.path(), "" | "/") || url.query().is_some() || url.fragment().is_some() {
+        return Err(format!("url: no path and no query, the stream has its own field; {wanted}"));
+    }
+    let credentials = (!url.username().is_empty())
+        .then(|| Credentials { user: decoded(url.username()), password: decoded(url.password().unwrap_or_default()) });
+    let cleared = url.set_username("").and_then(|()| url.set_password(None));
+    cleared.map_err(|()| format!("url: user and password cannot be taken from it; {wanted}"))?;
+    Ok((url, credentials))
+}
+
+fn decoded(text: &str) -> String {
+    percent_encoding::percent_decode_str(text).decode_utf8_lossy().into_owned()
+}
+
+fn agent_url(text: &str) -> Result<Url, String> {
+    let url = Url::parse(text).map_err(|e| format!("agent {text:?}: {e}; write http://host:port"))?;
+    if !matches!(url.scheme(), "http" | "https") || url.host().is_none() {
+        return Err(format!("agent {text:?}: write http://host:port"));
+    }
+    Ok(url)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_fault_is_told_at_once() {
+        let bad = StreamConfig {
+            agents: vec!["ftp://x".into()],
+            redis: Some("not a url".into()),
+            buffer: 0,
+            ..StreamConfig::new("", "a worker", "rtsp://live.example/cam1", "lab")
+        };
+        let faults = Settings::try_from(bad).err().expect("refused");
+        for part in ["stream name", "worker id", "no path", "redis", "ftp://x", "buffer"] {
+            assert!(faults.contains(part), "{part} is missing in:\n{faults}");
+        }
+    }
+
+    #[test]
+    fn credentials_in_the_url_are_used_and_never_sent_in_it() {
+        let config = StreamConfig::new("cam1", "w", "rtsp://ann:se%20cret@live.example:8554", "lab");
+        let settings = Settings::try_from(config).expect("accepted");
+        assert_eq!(settings.base.as_str(), "rtsp://live.example:8554");
+        let found = settings.credentials.expect("found");
+        assert_eq!((found.user.as_str(), found.password.as_str()), ("ann", "se cret"));
+    }
+}

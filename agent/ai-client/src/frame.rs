@@ -1,0 +1,184 @@
+//! What the application gets.
+
+use std::time::{Instant, SystemTime};
+
+use bytes::{BufMut as _, Bytes, BytesMut};
+use mtxfleet_stitch::AccessUnit;
+
+pub use mtxfleet_stitch::{Codec, DiscontinuityKind};
+
+/// One track of the stream, in the order of the SDP.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Track {
+    /// `video`, `audio`, `application`.
+    pub media: String,
+    /// Encoding name in lower case, such as `h264` or `mpeg4-generic`.
+    pub encoding: String,
+    pub codec: Codec,
+    /// Ticks of the RTP clock in a second.
+    pub clock_rate: u32,
+    /// H.264 and H.265: parameter sets of the SDP in Annex B form; empty when it has none.
+    pub parameter_sets: Bytes,
+}
+
+impl std::fmt::Display for Track {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} {} at {} Hz", self.media, self.encoding, self.clock_rate)
+    }
+}
+
+/// What [`crate::Stream::next`] gives.
+#[derive(Debug, Clone)]
+pub enum Item {
+    Frame(Frame),
+    /// Comes before the frame after the gap. There is never a gap without one.
+    Discontinuity(Discontinuity),
+}
+
+/// One access unit (a picture, or a piece of audio), in decode order on its track.
+#[derive(Debug, Clone)]
+pub struct Frame {
+    /// Index into [`crate::Stream::tracks`].
+    pub track: usize,
+    pub codec: Codec,
+    /// Ticks of the track's clock, without wrap, on one time line over all moves. With B-frames it runs backwards at
+    /// times, since frames come in decode order.
+    pub rtp_time: i64,
+    /// When the camera (or the server, when it stamps times of its own) took it; `None` until a sender report came.
+    pub wall: Option<SystemTime>,
+    /// A decoder can start here. True for every frame of a track that is neither H.264 nor H.265.
+    pub keyframe: bool,
+    pub data: Data,
+    /// When its last packet came.
+    pub received: Instant,
+}
+
+/// The bytes of a frame.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Data {
+    /// H.264 and H.265: NAL units behind start codes (ITU-T H.264, annex B). A keyframe without parameter sets gets
+    /// those of the SDP in front, so that a decoder can start at it.
+    AnnexB(Bytes),
+    /// Other codecs: RTP payloads as they came, one for each packet.
+    Payloads(Vec<Bytes>),
+}
+
+impl Data {
+    /// Bytes in all.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        match self {
+            Self::AnnexB(bytes) => bytes.len(),
+            Self::Payloads(payloads) => payloads.iter().map(Bytes::len).sum(),
+        }
+    }
+
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// `None` for codecs other than H.264 and H.265.
+    #[must_use]
+    pub const fn annex_b(&self) -> Option<&Bytes> {
+        match self {
+            Self::AnnexB(bytes) => Some(bytes),
+            Self::Payloads(_) => None,
+        }
+    }
+}
+
+/// A place where frames are missing, or may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Discontinuity {
+    /// Index into [`crate::Stream::tracks`].
+    pub track: usize,
+    /// [`Frame::rtp_time`] of the last frame before it.
+    pub after: Option<i64>,
+    /// [`Frame::rtp_time`] of the frame that comes next.
+    pub before: i64,
+    /// Packets missing, by their sequence numbers; `None` when those cannot tell.
+    pub lost_packets: Option<u64>,
+    pub kind: DiscontinuityKind,
+}
+
+impl From<mtxfleet_stitch::Discontinuity> for Discontinuity {
+    fn from(found: mtxfleet_stitch::Discontinuity) -> Self {
+        let mtxfleet_stitch::Discontinuity { track, after, before, lost_packets, kind } = found;
+        Self { track: track.0, after, before, lost_packets, kind }
+    }
+}
+
+/// The bytes of an access unit as the application gets them.
+pub(crate) fn data(unit: &AccessUnit, track: &Track) -> Data {
+    if track.codec == Codec::Other {
+        return Data::Payloads(unit.packets.iter().map(|packet| packet.payload.clone()).collect());
+    }
+    let bytes = unit.annex_b(track.codec);
+    if !unit.keyframe || track.parameter_sets.is_empty() || has_sps(track.codec, &bytes) {
+        return Data::AnnexB(bytes);
+    }
+    let mut whole = BytesMut::with_capacity(track.parameter_sets.len() + bytes.len());
+    // An access unit delimiter, where there is one, has to stay first.
+    let (delimiter, rest) = bytes.split_at(delimiter_len(track.codec, &bytes));
+    whole.put_slice(delimiter);
+    whole.put_slice(&track.parameter_sets);
+    whole.put_slice(rest);
+    Data::AnnexB(whole.freeze())
+}
+
+/// NAL unit type, from the first byte of the unit.
+const fn nal_type(codec: Codec, byte: u8) -> u8 {
+    match codec {
+        Codec::H265 => (byte >> 1) & 0x3f,
+        _ => byte & 0x1f,
+    }
+}
+
+/// Whether a sequence parameter set (H.264 type 7, H.265 type 33) comes before the first slice.
+fn has_sps(codec: Codec, annex_b: &[u8]) -> bool {
+    let (sps, slices) = match codec {
+        Codec::H265 => (33, 0..=31),
+        _ => (7, 1..=5),
+    };
+    let types = annex_b.windows(4).filter(|w| w[..3] == [0, 0, 1]).map(|w| nal_type(codec, w[3]));
+    types.take_while(|kind| !slices.contains(kind)).any(|kind| kind == sps)
+}
+
+/// Bytes that an access unit delimiter (H.264 type 9, H.265 type 35) takes at the start.
+fn delimiter_len(codec: Codec, annex_b: &[u8]) -> usize {
+    let wanted = if codec == Codec::H265 { 35 } else { 9 };
+    match annex_b {
+        [0, 0, 0, 1, byte, rest @ ..] if nal_type(codec, *byte) == wanted => {
+            rest.windows(4).position(|w| w == [0, 0, 0, 1]).map_or(0, |at| at + 5)
+        }
+        _ => 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const START: [u8; 4] = [0, 0, 0, 1];
+
+    fn annex_b(units: &[&[u8]]) -> Vec<u8> {
+        units.iter().flat_map(|unit| START.iter().chain(*unit)).copied().collect()
+    }
+
+    #[test]
+    fn parameter_sets_are_found_only_before_the_first_slice() {
+        assert!(has_sps(Codec::H264, &annex_b(&[&[0x09, 0xf0], &[0x67, 1], &[0x68, 2], &[0x65, 3]])));
+        assert!(!has_sps(Codec::H264, &annex_b(&[&[0x65, 0x67], &[0x67, 1]])));
+        assert!(has_sps(Codec::H265, &annex_b(&[&[0x40, 1, 0], &[0x42, 1, 0], &[0x26, 1, 9]])));
+        assert!(!has_sps(Codec::H265, &annex_b(&[&[0x26, 1, 9]])));
+    }
+
+    #[test]
+    fn a_delimiter_stays_in_front() {
+        assert_eq!(delimiter_len(Codec::H264, &annex_b(&[&[0x09, 0xf0], &[0x65, 3]])), 6);
+        assert_eq!(delimiter_len(Codec::H264, &annex_b(&[&[0x65, 3]])), 0);
+        assert_eq!(delimiter_len(Codec::H265, &annex_b(&[&[0x46, 1, 0x50], &[0x26, 1]])), 7);
+        assert_eq!(delimiter_len(Codec::H265, &annex_b(&[&[0x46, 1, 0x50]])), 0, "nothing comes after it");
+    }
+}

@@ -1,0 +1,387 @@
+//! What to do about notices, orders, and legs that come and go. Pure: no sockets, no clock.
+//!
+//! ```text
+//!            Opened      Packets          Covered
+//!  Opening ---------> Playing -----> Joining -----> it is the current leg, the old one is closed
+//!     ^  \_______________|______________|  fails or takes too long: next target
+//!     |                                    none left: back-off and the stable URL when nothing delivers,
+//!  Waiting (back-off) <-----------------   else the worker stays where it is and says so
+//! ```
+//! Architecture invariant: a leg that delivers is never closed before its successor covers it. Reading and joining
+//! frames is not known here; [`crate::session`] performs the [`Action`]s and reports what came of them as [`Input`]s.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use mtxfleet_wire::{DrainId, EventKind, FleetEvent, LegId, LegNotice, NodeId};
+
+use crate::config::Via;
+
+mod memory;
+mod targets;
+
+use memory::{Kind, Memory};
+pub(crate) use targets::Target;
+
+/// First wait after a failure to connect, doubled up to [`LONGEST_WAIT`].
+const FIRST_WAIT: Duration = Duration::from_millis(50);
+const LONGEST_WAIT: Duration = Duration::from_secs(1);
+
+/// A leg that lived this long was a success: the next loss is answered without a wait.
+const STEADY: Duration = Duration::from_secs(5);
+
+/// Errors kept for the text of a failure.
+const ERRORS_KEPT: usize = 8;
+
+/// What happened.
+#[derive(Debug)]
+pub(crate) enum Input<'a> {
+    Event(&'a FleetEvent),
+    /// The server has answered PLAY.
+    Opened(&'a LegId),
+    /// It could not be opened.
+    Refused(&'a LegId, String),
+    /// Its first packet came.
+    Packets(&'a LegId),
+    /// Every track of it is joined; the leg before it is not needed any more.
+    Covered(&'a LegId),
+    /// It was open and is gone.
+    Ended(&'a LegId, String),
+    /// A deadline may have passed.
+    Tick,
+}
+
+/// What to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Action {
+    Open {
+        leg: LegId,
+        target: Target,
+    },
+    /// Close it, or stop opening it.
+    Close {
+        leg: LegId,
+    },
+    Acknowledge {
+        drain: DrainId,
+        leg: LegId,
+    },
+    Moved {
+        drain: DrainId,
+        leg: LegId,
+        new_leg: LegId,
+        to: Option<NodeId>,
+    },
+    Failed {
+        drain: DrainId,
+        leg: LegId,
+        why: String,
+    },
+}
+
+/// What the stream is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    /// Nothing has been delivered yet.
+    Opening,
+    Live,
+    /// Live, and a second leg is being brought up to take over.
+    Moving,
+    /// No leg delivers; it tries to come back through the stable URL.
+    Reconnecting,
+    /// Closed by the application, or given up.
+    Closed,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Limits {
+    pub via: Via,
+    pub leg_timeout: Duration,
+    pub cover_timeout: Duration,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    Waiting,
+    Opening,
+    Playing,
+    Joining,
+}
+
+/// A leg that is to become the current one.
+#[derive(Debug)]
+struct Attempt {
+    leg: LegId,
+    target: Target,
+    stage: Stage,
+    /// When this stage has lasted too long, or the wait is over.
+    deadline: Duration,
+    /// The drain that asked for it and the leg it replaces; `None` when a leg was lost, or at the start.
+    order: Option<(DrainId, LegId)>,
+    /// Where else to try.
+    left: VecDeque<Target>,
+    errors: VecDeque<String>,
+}
+
+pub(crate) struct Handover {
+    limits: Limits,
+    new_id: Box<dyn FnMut() -> LegId + Send>,
+    current: Option<LegId>,
+    /// When the current leg became it.
+    since: Duration,
+    attempt: Option<Attempt>,
+    /// Attempts in a row that led to nothing, or to a leg that did not last.
+    failures: u32,
+    /// Orders for a leg that is ours but cannot move yet.
+    orders: VecDeque<(DrainId, LegNotice)>,
+    memory: Memory,
+    ever_live: bool,
+    actions: Vec<Action>,
+}
+
+impl Handover {
+    /// Begins with an attempt through the stable URL. `new_id` gives an id that no leg has had.
+    pub(crate) fn new(now: Duration, limits: Limits, new_id: Box<dyn FnMut() -> LegId + Send>) -> Self {
+        let mut new = Self {
+            limits,
+            new_id,
+            current: None,
+            since: now,
+            attempt: None,
+            failures: 0,
+            orders: VecDeque::new(),
+            memory: Memory::default(),
+            ever_live: false,
+            actions: Vec::new(),
+        };
+        new.reconnect(now, VecDeque::new());
+        new
+    }
+
+    /// The leg that delivers.
+    pub(crate) const fn current(&self) -> Option<&LegId> {
+        self.current.as_ref()
+    }
+
+    pub(crate) const fn state(&self) -> State {
+        match (&self.current, &self.attempt, self.ever_live) {
+            (Some(_), None, _) => State::Live,
+            (Some(_), Some(_), _) => State::Moving,
+            (None, _, true) => State::Reconnecting,
+            (None, _, false) => State::Opening,
+        }
+    }
+
+    /// When to send [`Input::Tick`].
+    pub(crate) fn deadline(&self) -> Option<Duration> {
+        self.attempt.as_ref().map(|attempt| attempt.deadline)
+    }
+
+    /// Why the last attempts failed, for an error message.
+    pub(crate) fn last_errors(&self) -> String {
+        self.attempt.as_ref().map_or_else(String::new, |attempt| joined(&attempt.errors))
+    }
+
+    /// What has been decided since the last call.
+    pub(crate) fn actions(&mut self) -> Vec<Action> {
+        std::mem::take(&mut self.actions)
+    }
+
+    pub(crate) fn apply(&mut self, now: Duration, input: Input<'_>) {
+        match input {
+            Input::Event(event) => self.event(now, event),
+            Input::Opened(leg) => {
+                if let Some(attempt) = self.attempt_of(leg) {
+                    attempt.stage = Stage::Playing;
+                }
+            }
+            Input::Packets(leg) => self.packets(now, leg),
+            Input::Covered(leg) => {
+                if self.attempt_of(leg).is_some() {
+                    self.promote(now);
+                }
+            }
+            Input::Refused(leg, why) => {
+                if self.attempt_of(leg).is_some() {
+                    self.next_target(now, why);
+                }
+            }
+            Input::Ended(leg, why) => self.ended(now, leg, why),
+            Input::Tick => self.tick(now),
+        }
+    }
+
+    fn attempt_of(&mut self, leg: &LegId) -> Option<&mut Attempt> {
+        self.attempt.as_mut().filter(|attempt| attempt.leg == *leg && attempt.stage != Stage::Waiting)
+    }
+
+    /// Those that name the current leg or the one that is to become it: two at most.
+    fn ours(&self, named: &[LegNotice]) -> Vec<LegNotice> {
+        let attempt = self.attempt.as_ref().map(|attempt| &attempt.leg);
+        let is_ours = |leg: &LegId| self.current.as_ref() == Some(leg) || attempt == Some(leg);
+        named.iter().filter(|named| is_ours(&named.leg)).take(2).cloned().collect()
+    }
+
+    fn event(&mut self, now: Duration, event: &FleetEvent) {
+        if !self.memory.first_time(&event.id) {
+            return;
+        }
+        match &event.what {
+            EventKind::DrainNotice(notice) if !self.memory.is_over(&notice.drain) => {
+                self.memory.draining(&notice.drain, &notice.node);
+                for named in self.ours(&notice.legs) {
+                    if self.memory.first_of(&notice.drain, &named.leg, Kind::Notice) {
+                        self.actions.push(Action::Acknowledge { drain: notice.drain.clone(), leg: named.leg });
+                    }
+                }
+            }
+            EventKind::DrainMove(order) if !self.memory.is_over(&order.drain) => {
+                self.memory.draining(&order.drain, &order.node);
+                for named in self.ours(&order.legs) {
+                    if self.memory.first_of(&order.drain, &named.leg, Kind::Move) {
+                        self.orders.push_back((order.drain.clone(), named));
+                    }
+                }
+                self.begin_move(now);
+            }
+            EventKind::DrainCancelled { drain, .. } => {
+                // A move under way goes on: it loses nothing, and stopping it half way would gain nothing.
+                self.memory.over(drain);
+                self.orders.retain(|(of, _)| of != drain);
+            }
+            EventKind::DrainEnded(record) => self.memory.over(&record.drain),
+            _ => {}
+        }
+    }
+
+    /// Starts the first order that names the current leg, unless a leg is being brought up already.
+    fn begin_move(&mut self, now: Duration) {
+        let (Some(current), None) = (&self.current, &self.attempt) else { return };
+        let Some(index) = self.orders.iter().position(|(_, named)| named.leg == *current) else { return };
+        let Some((drain, named)) = self.orders.remove(index) else { return };
+        let draining = self.memory.draining_nodes();
+        let mut left = targets::in_order(self.limits.via, &named, &draining);
+        let Some(target) = left.pop_front() else { return };
+        self.open(now, target, Some((drain, named.leg)), left, VecDeque::new());
+    }
+
+    fn open(
+        &mut self,
+        now: Duration,
+        target: Target,
+        order: Option<(DrainId, LegId)>,
+        left: VecDeque<Target>,
+        errors: VecDeque<String>,
+    ) {
+        let leg = (self.new_id)();
+        self.actions.push(Action::Open { leg: leg.clone(), target: target.clone() });
+        let deadline = now + self.limits.leg_timeout;
+        self.attempt = Some(Attempt { leg, target, stage: Stage::Opening, deadline, order, left, errors });
+    }
+
+    fn packets(&mut self, now: Duration, leg: &LegId) {
+        let nothing_delivers = self.current.is_none();
+        let cover_timeout = self.limits.cover_timeout;
+        let Some(attempt) = self.attempt_of(leg) else { return };
+        attempt.stage = Stage::Joining;
+        attempt.deadline = now + cover_timeout;
+        if nothing_delivers {
+            self.promote(now);
+        }
+    }
+
+    /// The attempt's leg becomes the current one.
+    fn promote(&mut self, now: Duration) {
+        let Some(attempt) = self.attempt.take() else { return };
+        if let Some(old) = self.current.replace(attempt.leg.clone()) {
+            self.actions.push(Action::Close { leg: old });
+        }
+        self.since = now;
+        self.ever_live = true;
+        if let Some((drain, leg)) = attempt.order {
+            let to = attempt.target.node().cloned();
+            self.actions.push(Action::Moved { drain, leg, new_leg: attempt.leg.clone(), to });
+        }
+        self.orders.retain(|(_, named)| named.leg == attempt.leg);
+        self.begin_move(now);
+    }
+
+    fn ended(&mut self, now: Duration, leg: &LegId, why: String) {
+        if self.attempt_of(leg).is_some() {
+            self.next_target(now, why);
+        } else if self.current.as_ref() == Some(leg) {
+            self.current = None;
+            self.failures = if now.saturating_sub(self.since) >= STEADY { 0 } else { self.failures + 1 };
+            match self.attempt.as_ref().map(|attempt| attempt.stage) {
+                None => self.reconnect(now, VecDeque::from([why])),
+                Some(Stage::Joining) => self.promote(now),
+                // It will be the current one with its first packet.
+                Some(_) => {}
+            }
+        }
+    }
+
+    /// The attempt failed.
+    fn next_target(&mut self, now: Duration, why: String) {
+        let Some(mut attempt) = self.attempt.take() else { return };
+        self.actions.push(Action::Close { leg: attempt.leg });
+        let told = format!("{}: {why}", attempt.target);
+        if attempt.errors.back() != Some(&told) {
+            attempt.errors.push_back(told);
+        }
+        while attempt.errors.len() > ERRORS_KEPT {
+            attempt.errors.pop_front();
+        }
+        if let Some(target) = attempt.left.pop_front() {
+            return self.open(now, target, attempt.order, attempt.left, attempt.errors);
+        }
+        if let Some((drain, leg)) = attempt.order {
+            // A later order for the same leg, with other candidates, is to be tried.
+            self.memory.forget(&drain, &leg, Kind::Move);
+            self.actions.push(Action::Failed { drain, leg, why: joined(&attempt.errors) });
+        }
+        if self.current.is_none() {
+            self.failures += 1;
+            self.reconnect(now, attempt.errors);
+        } else {
+            self.begin_move(now);
+        }
+    }
+
+    /// Through the stable URL, after a wait that grows with the failures in a row.
+    fn reconnect(&mut self, now: Duration, errors: VecDeque<String>) {
+        if self.failures == 0 {
+            return self.open(now, Target::StableUrl, None, VecDeque::new(), errors);
+        }
+        let wait = FIRST_WAIT.saturating_mul(1 << (self.failures - 1).min(8)).min(LONGEST_WAIT);
+        let leg = (self.new_id)();
+        let (target, left) = (Target::StableUrl, VecDeque::new());
+        let stage = Stage::Waiting;
+        self.attempt = Some(Attempt { leg, target, stage, deadline: now + wait, order: None, left, errors });
+    }
+
+    fn tick(&mut self, now: Duration) {
+        let Some(attempt) = self.attempt.as_ref().filter(|attempt| attempt.deadline <= now) else { return };
+        match attempt.stage {
+            Stage::Waiting => {
+                let errors = self.attempt.take().map_or_else(VecDeque::new, |attempt| attempt.errors);
+                self.open(now, Target::StableUrl, None, VecDeque::new(), errors);
+            }
+            Stage::Opening => self.next_target(now, format!("no answer in {:?}", self.limits.leg_timeout)),
+            Stage::Playing => self.next_target(now, format!("no packet in {:?}", self.limits.leg_timeout)),
+            Stage::Joining => {
+                self.next_target(
+                    now,
+                    format!("its frames did not join the old leg's in {:?}", self.limits.cover_timeout),
+                );
+            }
+        }
+    }
+}
+
+fn joined(errors: &VecDeque<String>) -> String {
+    errors.iter().map(String::as_str).collect::<Vec<_>>().join("; ")
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,415 @@
+//! The one task that owns a stream: it reads legs, feeds the stitch, hands frames over, and carries out what
+//! [`crate::handover`] decides. Nothing here is shared, so there is no lock.
+
+use std::collections::HashMap;
+use std::future::poll_fn;
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use mtxfleet_stitch::LegKey;
+use mtxfleet_wire::{DrainId, FleetEvent, LegId, NodeId, WorkerReport};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::{AbortHandle, JoinSet};
+
+use crate::assembly::Assembly;
+use crate::config::Settings;
+use crate::frame::{Item, Track};
+use crate::handover::{Action, Handover, Input, Limits, State, Target};
+use crate::leg::{Leg, LegError, LegItem};
+use crate::{Error, Status};
+
+/// The stitch's time rules want to be asked some ten times a second.
+const TICK: Duration = Duration::from_millis(100);
+
+/// A report waits this long for the first frame after the handover, whose lateness belongs to it.
+const FRAME_AFTER_MOVE: Duration = Duration::from_secs(1);
+
+/// Where the session sends things.
+pub(crate) struct Outlets {
+    pub to_app: mpsc::Sender<Result<Item, Error>>,
+    pub reports: mpsc::Sender<WorkerReport>,
+    pub status: watch::Sender<Status>,
+    /// Told once: the tracks when the first leg plays, or why none does.
+    pub ready: oneshot::Sender<Result<Vec<Track>, Error>>,
+}
+
+/// A leg that plays.
+struct Running {
+    id: LegId,
+    key: LegKey,
+    leg: Leg,
+    /// When its last packet came; for one that has none yet, when it was opened.
+    heard: Duration,
+    flowing: bool,
+}
+
+/// A move that is done but for its first frame.
+struct Moved {
+    drain: DrainId,
+    leg: LegId,
+    new_leg: LegId,
+    to: Option<NodeId>,
+    at: Duration,
+    frames: u64,
+}
+
+type Opened = (LegId, Result<(Leg, Vec<Track>), LegError>);
+
+pub(crate) struct Session {
+    settings: Settings,
+    started: Instant,
+    handover: Handover,
+    /// From the first leg on.
+    assembly: Option<Assembly>,
+    legs: Vec<Running>,
+    opening: JoinSet<Opened>,
+    openers: HashMap<LegId, (Target, AbortHandle)>,
+    closing: JoinSet<()>,
+    moved: Option<Moved>,
+    /// Since when nothing delivers.
+    away_since: Option<Duration>,
+    /// Why the stream is over.
+    fatal: Option<Error>,
+    to_app: mpsc::Sender<Result<Item, Error>>,
+    reports: mpsc::Sender<WorkerReport>,
+    status: watch::Sender<Status>,
+    ready: Option<oneshot::Sender<Result<Vec<Track>, Error>>>,
+}
+
+/// What the loop woke up for.
+enum Step {
+    Event(FleetEvent),
+    Opened(Opened),
+    Sent,
+    Packet(usize, Option<Result<LegItem, LegError>>),
+    Tick,
+    Stop,
+}
+
+impl Session {
+    pub(crate) fn new(settings: Settings, outlets: Outlets) -> Self {
+        let limits =
+            Limits { via: settings.via, leg_timeout: settings.leg_timeout, cover_timeout: settings.cover_timeout };
+        let Outlets { to_app, reports, status, ready } = outlets;
+        Self {
+            started: Instant::now(),
+            handover: Handover::new(Duration::ZERO, limits, Box::new(fresh_leg_id)),
+            assembly: None,
+            legs: Vec::new(),
+            opening: JoinSet::new(),
+            openers: HashMap::new(),
+            closing: JoinSet::new(),
+            moved: None,
+            away_since: Some(Duration::ZERO),
+            fatal: None,
+            settings,
+            to_app,
+            reports,
+            status,
+            ready: Some(ready),
+        }
+    }
+
+    /// Runs until the application closes or drops its stream, or the stream is over.
+    pub(crate) async fn run(mut self, mut events: mpsc::Receiver<FleetEvent>, mut stop: oneshot::Receiver<()>) {
+        let mut next_tick = Duration::ZERO;
+        loop {
+            self.settle();
+            if let Some(error) = self.verdict() {
+                self.give_up(error).await;
+                break;
+            }
+            let wake = self.handover.deadline().map_or(next_tick, |at| at.min(next_tick));
+            match self.select(&mut events, &mut stop, wake).await {
+                Step::Event(event) => self.apply(Input::Event(&event)),
+                Step::Opened((id, result)) => self.opened(id, result),
+                Step::Sent => {}
+                Step::Packet(index, item) => self.packet(index, item),
+                Step::Tick => {
+                    next_tick = self.now() + TICK;
+                    self.tick();
+                }
+                Step::Stop => break,
+            }
+        }
+        self.shut_down().await;
+    }
+
+    /// Awaits and decides nothing. A frame that waits for the application is handed over here.
+    async fn select(
+        &mut self,
+        events: &mut mpsc::Receiver<FleetEvent>,
+        stop: &mut oneshot::Receiver<()>,
+        wake: Duration,
+    ) -> Step {
+        let mut waiting = self.assembly.as_mut().and_then(|assembly| assembly.out.pop_front());
+        // Reading pauses while the application is behind; orders and acknowledgements do not.
+        let may_read = waiting.is_none() && !self.legs.is_empty();
+        let is_waiting = waiting.is_some();
+        let step = tokio::select! {
+            biased;
+            _ = &mut *stop => Step::Stop,
+            () = self.to_app.closed() => Step::Stop,
+            Some(event) = events.recv() => Step::Event(event),
+            Some(done) = self.opening.join_next(), if !self.opening.is_empty() => match done {
+                Ok(opened) => Step::Opened(opened),
+                Err(_) => Step::Tick,
+            },
+            room = self.to_app.reserve(), if is_waiting => match (room, waiting.take()) {
+                (Ok(room), Some(item)) => {
+                    room.send(Ok(item));
+                    Step::Sent
+                }
+                _ => Step::Stop,
+            },
+            (index, item) = next_item(&mut self.legs), if may_read => Step::Packet(index, item),
+            () = tokio::time::sleep_until((self.started + wake).into()) => Step::Tick,
+        };
+        if let (Some(item), Some(assembly)) = (waiting, self.assembly.as_mut()) {
+            assembly.out.push_front(item);
+        }
+        step
+    }
+
+    fn now(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    fn apply(&mut self, input: Input<'_>) {
+        let now = self.now();
+        self.handover.apply(now, input);
+    }
+
+    /// Hands over what there is room for, and carries out what was decided, until nothing new comes of it.
+    fn settle(&mut self) {
+        loop {
+            for key in self.assembly.as_mut().map(|assembly| std::mem::take(&mut assembly.covered)).unwrap_or_default()
+            {
+                if let Some(id) = self.legs.iter().find(|running| running.key == key).map(|running| running.id.clone())
+                {
+                    self.apply(Input::Covered(&id));
+                }
+            }
+            let actions = self.handover.actions();
+            if actions.is_empty() {
+                break;
+            }
+            actions.into_iter().for_each(|action| self.perform(action));
+        }
+        self.report_move();
+        self.publish();
+        while let Some(assembly) = &mut self.assembly
+            && let Ok(room) = self.to_app.try_reserve()
+            && let Some(item) = assembly.out.pop_front()
+        {
+            room.send(Ok(item));
+        }
+    }
+
+    fn perform(&mut self, action: Action) {
+        match action {
+            Action::Open { leg, target } => self.open(leg, target),
+            Action::Close { leg } => self.close(&leg),
+            Action::Acknowledge { drain, leg } => {
+                tracing::info!(%drain, %leg, "the node of this leg will drain");
+                self.report(WorkerReport::Acknowledged { drain, worker: self.settings.worker.clone(), leg });
+            }
+            Action::Moved { drain, leg, new_leg, to } => {
+                let frames = self.assembly.as_ref().map_or(0, |assembly| assembly.watched_frames);
+                self.moved = Some(Moved { drain, leg, new_leg, to, at: self.now(), frames });
+            }
+            Action::Failed { drain, leg, why } => {
+                tracing::warn!(%drain, %leg, why, "no other node would take this leg; it stays");
+                self.report(WorkerReport::Failed { drain, worker: self.settings.worker.clone(), leg, why });
+            }
+        }
+    }
+
+    fn open(&mut self, leg: LegId, target: Target) {
+        tracing::debug!(%leg, %target, "opening a leg");
+        if let (Some(assembly), Some(_)) = (&mut self.assembly, self.handover.current()) {
+            assembly.begin_measuring_pause();
+        }
+        let wanted = self.assembly.as_ref().map(|assembly| assembly.tracks().to_vec()).unwrap_or_default();
+        let (settings, id, to) = (self.settings.clone(), leg.clone(), target.clone());
+        let opener = self.opening.spawn(async move {
+            let result = Leg::open(&settings, &to, &id, &wanted).await;
+            (id, result)
+        });
+        self.openers.insert(leg, (target, opener));
+    }
+
+    fn close(&mut self, id: &LegId) {
+        if let Some((_, opener)) = self.openers.remove(id) {
+            opener.abort();
+        }
+        if let Some(index) = self.legs.iter().position(|running| running.id == *id) {
+            let leg = self.remove(index);
+            self.closing.spawn(leg.close());
+        }
+        while self.closing.try_join_next().is_some() {}
+    }
+
+    fn remove(&mut self, index: usize) -> Leg {
+        let now = self.now();
+        let Running { key, leg, .. } = self.legs.remove(index);
+        if let Some(assembly) = &mut self.assembly {
+            assembly.close_leg(now, key);
+        }
+        leg
+    }
+
+    fn opened(&mut self, id: LegId, result: Result<(Leg, Vec<Track>), LegError>) {
+        let Some((target, _)) = self.openers.remove(&id) else { return };
+        let (leg, tracks) = match result {
+            Ok(opened) => opened,
+            Err(error) => {
+                tracing::debug!(leg = %id, %target, %error, "a leg could not be opened");
+                if let (LegError::OtherTracks(what), None) = (&error, self.handover.current()) {
+                    self.fatal = Some(Error::TracksChanged(what.clone()));
+                }
+                return self.apply(Input::Refused(&id, error.to_string()));
+            }
+        };
+        let now = self.now();
+        let assembly = self.assembly.get_or_insert_with(|| Assembly::new(self.started, tracks.clone()));
+        let key = assembly.open_leg(now);
+        if let Some(ready) = self.ready.take() {
+            let _ = ready.send(Ok(tracks));
+        }
+        self.legs.push(Running { id: id.clone(), key, leg, heard: now, flowing: false });
+        self.apply(Input::Opened(&id));
+    }
+
+    fn packet(&mut self, index: usize, item: Option<Result<LegItem, LegError>>) {
+        let now = self.now();
+        let Some(running) = self.legs.get_mut(index) else { return };
+        let item = match item {
+            Some(Ok(item)) => item,
+            Some(Err(error)) => return self.lost(index, error.to_string()),
+            None => return self.lost(index, "the server ended it".to_owned()),
+        };
+        let is_media = matches!(item, LegItem::Rtp { .. });
+        if let Some(assembly) = &mut self.assembly {
+            assembly.push(now, running.key, item);
+        }
+        if is_media {
+            running.heard = now;
+            if !std::mem::replace(&mut running.flowing, true) {
+                let id = running.id.clone();
+                self.apply(Input::Packets(&id));
+            }
+        }
+    }
+
+    fn lost(&mut self, index: usize, why: String) {
+        let id = self.legs[index].id.clone();
+        tracing::info!(leg = %id, why, "a leg has ended");
+        drop(self.remove(index));
+        self.apply(Input::Ended(&id, why));
+    }
+
+    fn tick(&mut self) {
+        let now = self.now();
+        if let Some(assembly) = &mut self.assembly {
+            assembly.tick(now);
+            if !assembly.out.is_empty() {
+                // Nothing is read while the application is behind, so nothing can be said about silence.
+                self.legs.iter_mut().for_each(|running| running.heard = now);
+            }
+        }
+        let limit = self.settings.silence_timeout;
+        while let Some(index) = self.legs.iter().position(|leg| leg.flowing && now.saturating_sub(leg.heard) >= limit) {
+            self.lost(index, format!("nothing came for {limit:?}"));
+        }
+        self.apply(Input::Tick);
+    }
+
+    fn report_move(&mut self) {
+        let (now, frames) = (self.now(), self.assembly.as_ref().map_or(0, |assembly| assembly.watched_frames));
+        let done = |moved: &mut Moved| frames > moved.frames || now.saturating_sub(moved.at) >= FRAME_AFTER_MOVE;
+        let Some(Moved { drain, leg, new_leg, to, .. }) = self.moved.take_if(done) else { return };
+        let Some(assembly) = &mut self.assembly else { return };
+        let (pause, counters) = (assembly.extra_pause(), assembly.counters());
+        tracing::info!(%drain, %leg, %new_leg, to = to.as_ref().map(NodeId::as_str), ?pause, "moved");
+        let extra_pause_ms = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX);
+        let worker = self.settings.worker.clone();
+        self.report(WorkerReport::Moved { drain, worker, leg, new_leg, to, extra_pause_ms, counters });
+    }
+
+    fn report(&self, report: WorkerReport) {
+        if self.reports.try_send(report).is_err() {
+            tracing::warn!("a report is dropped: too many wait");
+        }
+    }
+
+    fn publish(&mut self) {
+        let (now, state) = (self.now(), self.handover.state());
+        let delivers = matches!(state, State::Live | State::Moving);
+        self.away_since = if delivers { None } else { self.away_since.or(Some(now)) };
+        let counters = self.assembly.as_ref().map(Assembly::counters).unwrap_or_default();
+        let new = Status { state, leg: self.handover.current().cloned(), counters };
+        self.status.send_if_modified(|old| {
+            let differs = *old != new;
+            *old = new;
+            differs
+        });
+    }
+
+    /// Why the stream is over, when it is.
+    fn verdict(&mut self) -> Option<Error> {
+        if let Some(fatal) = self.fatal.take() {
+            return Some(fatal);
+        }
+        let away = self.now().saturating_sub(self.away_since?);
+        let why = || self.handover.last_errors();
+        match (&self.ready, self.settings.give_up_after) {
+            (Some(_), _) if away >= self.settings.open_timeout => Some(Error::NotOpened { after: away, why: why() }),
+            (None, Some(limit)) if away >= limit => Some(Error::Gone { after: away, why: why() }),
+            _ => None,
+        }
+    }
+
+    async fn give_up(&mut self, error: Error) {
+        if let Some(ready) = self.ready.take() {
+            let _ = ready.send(Err(error));
+            return;
+        }
+        let rest = self.assembly.as_mut().map(|assembly| std::mem::take(&mut assembly.out)).unwrap_or_default();
+        for item in rest.into_iter().map(Ok).chain([Err(error)]) {
+            if self.to_app.send(item).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Says TEARDOWN on every leg, bounded by [`Leg::close`].
+    async fn shut_down(mut self) {
+        self.opening.shutdown().await;
+        for id in self.legs.iter().map(|running| running.id.clone()).collect::<Vec<_>>() {
+            self.close(&id);
+        }
+        self.publish();
+        self.status.send_modify(|status| (status.state, status.leg) = (State::Closed, None));
+        while self.closing.join_next().await.is_some() {}
+    }
+}
+
+/// The next item of any leg, with the leg's index. Legs are asked in turn; only one has much to say except in a
+/// handover, which is short.
+async fn next_item(legs: &mut [Running]) -> (usize, Option<Result<LegItem, LegError>>) {
+    poll_fn(|context| {
+        for (index, running) in legs.iter_mut().enumerate().rev() {
+            if let Poll::Ready(item) = running.leg.poll_item(context) {
+                return Poll::Ready((index, item));
+            }
+        }
+        Poll::Pending
+    })
+    .await
+}
+
+#[expect(clippy::expect_used, reason = "a UUID is 36 characters that every id may hold")]
+fn fresh_leg_id() -> LegId {
+    LegId::new(uuid::Uuid::new_v4().to_string()).expect("a UUID is a valid leg id")
+}

@@ -1,0 +1,154 @@
+//! The application's handle.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use mtxfleet_wire::{LegId, StitchCounters};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
+
+use crate::config::{Settings, StreamConfig};
+use crate::frame::{Item, Track};
+use crate::handover::State;
+use crate::session::{Outlets, Session};
+use crate::{notices, uplink};
+
+/// Events that wait for the session, and reports that wait for the uplink.
+const QUEUE: usize = 64;
+
+/// How long [`Stream::close`] waits for the last reports after the legs are closed.
+const LAST_REPORTS: Duration = Duration::from_secs(2);
+
+const CONNECT: Duration = Duration::from_secs(2);
+
+/// Why a stream could not be opened, or is over. After an error [`Stream::next`] gives `None`.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Nothing was started.
+    #[error("the stream's configuration is not valid:\n{0}")]
+    Config(String),
+    /// Nothing was started.
+    #[error("the HTTP client cannot be set up")]
+    Http(#[source] reqwest::Error),
+    #[error(
+        "the stream did not open in {after:.1?}; check that the camera publishes and the stable URL is right. \
+         Last: {why}"
+    )]
+    NotOpened { after: Duration, why: String },
+    #[error("the stream has been away for {after:.1?}, longer than `give_up_after`. Last: {why}")]
+    Gone { after: Duration, why: String },
+    /// The camera's settings were changed: decoders must be set up anew.
+    #[error("the camera has other tracks now, so open the stream again ({0})")]
+    TracksChanged(String),
+    #[error("the stream's task has ended unexpectedly; this is a defect")]
+    Task,
+}
+
+/// What a stream is doing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Status {
+    pub state: State,
+    /// The leg that delivers; `None` while none does.
+    pub leg: Option<LegId>,
+    pub counters: StitchCounters,
+}
+
+/// Frames of one camera. Dropping it closes the connections; [`Stream::close`] also waits until that is done.
+#[derive(Debug)]
+pub struct Stream {
+    items: mpsc::Receiver<Result<Item, crate::Error>>,
+    tracks: Vec<Track>,
+    status: watch::Receiver<Status>,
+    stop: Option<oneshot::Sender<()>>,
+    session: JoinHandle<()>,
+    uplink: JoinHandle<()>,
+}
+
+impl Stream {
+    /// Connects through the stable URL, and tries again until the stream is there or `open_timeout` has passed.
+    ///
+    /// # Errors
+    /// [`Error::Config`] with every fault at once, [`Error::NotOpened`] with what was tried last. Nothing is left
+    /// running then.
+    pub async fn open(config: StreamConfig) -> Result<Self, Error> {
+        let settings = Settings::try_from(config).map_err(Error::Config)?;
+        // Another provider may have been installed by the application; either will do.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let http = reqwest::Client::builder().connect_timeout(CONNECT).build().map_err(Error::Http)?;
+        let (to_app, items) = mpsc::channel(settings.buffer);
+        let (to_uplink, reports) = mpsc::channel(QUEUE);
+        let (to_session, events) = mpsc::channel(QUEUE);
+        let (ready, opened) = oneshot::channel();
+        let (stop, stopped) = oneshot::channel();
+        let status = Status { state: State::Opening, leg: None, counters: StitchCounters::default() };
+        let (to_status, status) = watch::channel(status);
+        // The notices end when the session, which receives them, does; the uplink when it has no sender any more.
+        tokio::spawn(notices::run(settings.clone(), http.clone(), to_session));
+        let uplink = tokio::spawn(uplink::run(settings.clone(), http, reports, status.clone()));
+        let session = Session::new(settings, Outlets { to_app, reports: to_uplink, status: to_status, ready });
+        let session = tokio::spawn(session.run(events, stopped));
+        let tracks = opened.await.map_err(|_| Error::Task)??;
+        Ok(Self { items, tracks, status, stop: Some(stop), session, uplink })
+    }
+
+    /// The next frame or gap; `None` after an error. Cancel-safe.
+    ///
+    /// An application that is behind by [`StreamConfig::buffer`] frames makes reading pause.
+    ///
+    /// # Errors
+    /// [`Error::Gone`] and [`Error::TracksChanged`]; the stream is over then.
+    pub async fn next(&mut self) -> Option<Result<Item, Error>> {
+        self.items.recv().await
+    }
+
+    /// The tracks, in the order that [`crate::Frame::track`] counts. They stay the same over all moves.
+    #[must_use]
+    pub fn tracks(&self) -> &[Track] {
+        &self.tracks
+    }
+
+    /// Totals since the start.
+    #[must_use]
+    pub fn counters(&self) -> StitchCounters {
+        self.status.borrow().counters
+    }
+
+    /// The leg that delivers; `None` while none does.
+    #[must_use]
+    pub fn leg(&self) -> Option<LegId> {
+        self.status.borrow().leg.clone()
+    }
+
+    #[must_use]
+    pub fn state(&self) -> State {
+        self.status.borrow().state
+    }
+
+    /// Follows state, leg and counters, also from another task.
+    #[must_use]
+    pub fn watch(&self) -> watch::Receiver<Status> {
+        self.status.clone()
+    }
+
+    /// Closes the connections (with TEARDOWN) and sends the last reports; a few seconds at most. Frames that were not
+    /// fetched are dropped.
+    pub async fn close(mut self) -> StitchCounters {
+        drop(self.stop.take());
+        self.items.close();
+        let _ = (&mut self.session).await;
+        if tokio::time::timeout(LAST_REPORTS, &mut self.uplink).await.is_err() {
+            tracing::debug!("the last reports could not be sent");
+            self.uplink.abort();
+        }
+        self.counters()
+    }
+}
+
+impl futures::Stream for Stream {
+    type Item = Result<Item, Error>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.items.poll_recv(context)
+    }
+}
