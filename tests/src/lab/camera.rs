@@ -43,15 +43,36 @@ impl CameraKind {
 
     fn encoder(self) -> &'static [&'static str] {
         match self {
-            Self::H264 | Self::H264WithAudio => {
-                &["-c:v", "libx264", "-preset", "ultrafast", "-tune", "zerolatency", "-x264-params", "slices=1"]
-            }
-            Self::H264Slices => {
-                &["-c:v", "libx264", "-preset", "ultrafast", "-tune", "zerolatency", "-x264-params", "slices=4"]
-            }
-            Self::H264WithBFrames => {
-                &["-c:v", "libx264", "-preset", "ultrafast", "-bf", "2", "-x264-params", "b-adapt=0:rc-lookahead=4"]
-            }
+            Self::H264 | Self::H264WithAudio => &[
+                "-c:v",
+                "libx264",
+                "-preset",
+                "ultrafast",
+                "-tune",
+                "zerolatency",
+                "-x264-params",
+                "slices=1:scenecut=0",
+            ],
+            Self::H264Slices => &[
+                "-c:v",
+                "libx264",
+                "-preset",
+                "ultrafast",
+                "-tune",
+                "zerolatency",
+                "-x264-params",
+                "slices=4:scenecut=0",
+            ],
+            Self::H264WithBFrames => &[
+                "-c:v",
+                "libx264",
+                "-preset",
+                "ultrafast",
+                "-bf",
+                "2",
+                "-x264-params",
+                "b-adapt=0:rc-lookahead=4:scenecut=0",
+            ],
             Self::H265 => &[
                 "-c:v",
                 "libx265",
@@ -60,7 +81,7 @@ impl CameraKind {
                 "-tune",
                 "zerolatency",
                 "-x265-params",
-                "log-level=error:pools=1:frame-threads=1:repeat-headers=1",
+                "log-level=error:pools=1:frame-threads=1:repeat-headers=1:scenecut=0",
             ],
         }
     }
@@ -97,7 +118,7 @@ impl Camera {
         more(&mut args, kind.encoder());
         // A keyframe every 2 s, as cameras do: a reader that starts cold waits for it.
         let gop = (2 * FRAME_RATE).to_string();
-        more(&mut args, &["-g", &gop, "-keyint_min", &gop, "-sc_threshold", "0", "-b:v", "300k", "-bufsize", "300k"]);
+        more(&mut args, &["-g", &gop, "-keyint_min", &gop, "-b:v", "300k", "-maxrate", "300k", "-bufsize", "300k"]);
         more(&mut args, &["-f", "rtsp", "-rtsp_transport", "tcp"]);
         args.push(format!("rtsp://{to}/{name}"));
         let process = Recipe::new(format!("camera-{}", name.replace('/', "-")), ffmpeg).args(args).start(log_dir)?;

@@ -1,7 +1,340 @@
 //! A whole fleet on one machine, from the real parts, on loopback addresses and free ports.
+//!
+//! ```text
+//! cameras (ffmpeg) --> HAProxy --> ingestion nodes  <--302--  distribution nodes <-- HAProxy <-- workers, viewers
+//!                                  MediaMTX + agent           MediaMTX + agent
+//!                                                    Redis
+//! ```
+//! Everything that [`Builder::start`] starts ends with the [`Lab`], or with this process however it ends.
 
 pub mod address;
+pub mod agent;
+pub mod audience;
+pub mod balancer;
 pub mod camera;
+pub mod drain;
+pub mod media_server;
+pub mod node;
 pub mod process;
 pub mod programs;
+pub mod reader;
+pub mod redis;
 pub mod wait;
+pub mod worker;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail, ensure};
+use mediamtx_config::{Credential, Server};
+use mtxfleet_wire::{Liveness, NodeId, NodeState, Role};
+
+use address::Loopback;
+use balancer::Balancer;
+use camera::{Camera, CameraKind};
+use node::{Node, Settings};
+use reader::ReconnectingReader;
+use redis::{Keeps, Redis};
+use wait::wait_for;
+use worker::Worker;
+
+use crate::server_binary::{self, ServerBinary};
+
+/// Name of the lab's fleet.
+pub const CLUSTER: &str = "lab";
+
+/// The fleet's own user at every server.
+const FLEET_USER: &str = "fleet";
+
+/// What a lab is made of; [`Builder::start`] starts it.
+#[derive(Debug, Clone)]
+pub struct Builder {
+    ingestion: usize,
+    distribution: usize,
+    cameras: Vec<CameraKind>,
+    redis: Option<Keeps>,
+    server: Option<ServerBinary>,
+    settings: Settings,
+}
+
+impl Builder {
+    /// Number of ingestion nodes (1).
+    #[must_use]
+    pub const fn ingestion(mut self, nodes: usize) -> Self {
+        self.ingestion = nodes;
+        self
+    }
+
+    /// Number of distribution nodes (3).
+    #[must_use]
+    pub const fn distribution(mut self, nodes: usize) -> Self {
+        self.distribution = nodes;
+        self
+    }
+
+    /// Cameras `cam1`, `cam2`, ... of these kinds (none).
+    #[must_use]
+    pub fn cameras(mut self, kinds: impl Into<Vec<CameraKind>>) -> Self {
+        self.cameras = kinds.into();
+        self
+    }
+
+    /// Redis, and what it keeps when it is killed; `None` leaves it out (keeps nothing).
+    #[must_use]
+    pub const fn redis(mut self, redis: Option<Keeps>) -> Self {
+        self.redis = redis;
+        self
+    }
+
+    /// The media server (whichever is found, the real one first).
+    #[must_use]
+    pub fn server(mut self, server: ServerBinary) -> Self {
+        self.server = Some(server);
+        self
+    }
+
+    /// How the agents' drains are set.
+    #[must_use]
+    pub fn settings(mut self, settings: Settings) -> Self {
+        self.settings = settings;
+        self
+    }
+
+    /// Starts everything, and waits until the fleet is whole and every camera flows.
+    ///
+    /// # Errors
+    /// When a part does not come up; the message holds the end of its log.
+    pub async fn start(self) -> Result<Lab> {
+        let server = match self.server {
+            Some(server) => server,
+            // May download a release: blocks.
+            None => tokio::task::spawn_blocking(server_binary::find).await??,
+        };
+        let folder = tempfile::Builder::new().prefix("mtxfleet-lab-").tempdir().context("a folder for the lab")?;
+        let logs = folder.path().join("logs");
+        std::fs::create_dir(&logs)?;
+        let mut loopback = Loopback::next();
+        let redis = match self.redis {
+            Some(keeps) => Some(Redis::start(&mut loopback, keeps, folder.path(), &logs).await?),
+            None => None,
+        };
+
+        let mut planned = Vec::new();
+        for (role, short, count) in
+            [(Role::Ingestion, "ingest", self.ingestion), (Role::Distribution, "dist", self.distribution)]
+        {
+            for number in 1..=count {
+                planned.push(node::Plan::next(NodeId::new(format!("{short}-{number}"))?, role, &mut loopback)?);
+            }
+        }
+        let shared = node::Shared {
+            binary: server.clone(),
+            agent: programs::of_workspace("mtxfleet")?,
+            credential: Credential::new(FLEET_USER, uuid::Uuid::new_v4().simple().to_string()),
+            // 32 bytes, as the agents want it: hexadecimal.
+            cluster_key: format!("{}{}", uuid::Uuid::new_v4().simple(), uuid::Uuid::new_v4().simple()),
+            token: uuid::Uuid::new_v4().simple().to_string(),
+            redis: redis.as_ref().map(Redis::url),
+            seeds: planned.iter().map(|plan| plan.gossip).collect(),
+            settings: self.settings,
+        };
+        let mut nodes = Vec::new();
+        for plan in planned {
+            nodes.push(Node::start(plan, &shared, folder.path(), &logs).await?);
+        }
+        let servers = |role: Role| -> Vec<Server> {
+            let of_role = nodes.iter().filter(|node| node.role == role);
+            of_role.map(|node| Server::new(node.id.as_str(), node.server.at.rtsp, node.agent_check)).collect()
+        };
+        let (ingestion, distribution) = (servers(Role::Ingestion), servers(Role::Distribution));
+        let balancer = Balancer::start(&mut loopback, ingestion, distribution, folder.path(), &logs).await?;
+        let token = shared.token.clone();
+        let mut lab = Lab { cameras: Vec::new(), balancer, nodes, redis, server, token, folder };
+        lab.wait_whole().await?;
+        for (index, kind) in self.cameras.into_iter().enumerate() {
+            let to = lab.balancer.ingest.to_string();
+            lab.cameras.push(Camera::start(&format!("cam{}", index + 1), kind, &to, &logs)?);
+        }
+        lab.wait_cameras_flow().await?;
+        Ok(lab)
+    }
+}
+
+/// A running fleet. Dropping it stops every part of it.
+#[derive(Debug)]
+pub struct Lab {
+    // In the order in which they are stopped.
+    pub cameras: Vec<Camera>,
+    pub balancer: Balancer,
+    pub nodes: Vec<Node>,
+    pub redis: Option<Redis>,
+    /// Which server the nodes run.
+    pub server: ServerBinary,
+    /// Bearer token of every agent.
+    pub token: String,
+    folder: tempfile::TempDir,
+}
+
+impl Lab {
+    #[must_use]
+    pub fn builder() -> Builder {
+        Builder {
+            ingestion: 1,
+            distribution: 3,
+            cameras: Vec::new(),
+            redis: Some(Keeps::Nothing),
+            server: None,
+            settings: Settings::default(),
+        }
+    }
+
+    /// Where the parts keep their files and logs, until the lab is dropped.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    #[must_use]
+    pub fn logs(&self) -> PathBuf {
+        self.folder.path().join("logs")
+    }
+
+    /// # Errors
+    /// When there is no such node.
+    pub fn node(&self, id: &NodeId) -> Result<&Node> {
+        self.nodes.iter().find(|node| node.id == *id).with_context(|| format!("the lab has no node {id}"))
+    }
+
+    /// # Errors
+    /// When there is no such node.
+    pub fn node_mut(&mut self, id: &NodeId) -> Result<&mut Node> {
+        self.nodes.iter_mut().find(|node| node.id == *id).with_context(|| format!("the lab has no node {id}"))
+    }
+
+    /// Nodes of one role.
+    pub fn of_role(&self, role: Role) -> impl Iterator<Item = &Node> {
+        self.nodes.iter().filter(move |node| node.role == role)
+    }
+
+    /// What the camera sends: a plain reader at its ingestion node, which no drain of a distribution node touches.
+    ///
+    /// # Errors
+    /// When no ingestion node owns the stream.
+    pub async fn record_camera(&self, stream: &str) -> Result<ReconnectingReader> {
+        for node in self.of_role(Role::Ingestion) {
+            let streams = node.agent.streams().await?;
+            if streams.iter().any(|s| s.node == node.id && s.stream.owned && s.stream.name.as_str() == stream) {
+                return Ok(ReconnectingReader::start(&format!("rtsp://{}/{stream}", node.server.at.rtsp)));
+            }
+        }
+        bail!("no ingestion node owns {stream}")
+    }
+
+    /// A plain reader through the load balancer, which connects again whenever it is cut off.
+    #[must_use]
+    pub fn plain_reader(&self, stream: &str) -> ReconnectingReader {
+        ReconnectingReader::start(&format!("rtsp://{}/{stream}", self.balancer.live))
+    }
+
+    /// An AI worker through the load balancer.
+    ///
+    /// # Errors
+    /// When it cannot open the stream.
+    pub async fn worker(&self, id: &str, stream: &str) -> Result<Worker> {
+        let mut config =
+            mtxfleet_ai_client::StreamConfig::new(stream, id, format!("rtsp://{}", self.balancer.live), CLUSTER);
+        config.redis = self.redis.as_ref().map(Redis::url);
+        config.agents = self.nodes.iter().map(|node| node.agent.url()).collect();
+        config.worker_token = Some(self.token.clone());
+        Worker::open(config).await
+    }
+
+    /// Waits until every node sees every node alive and in service, and HAProxy sees all servers up.
+    async fn wait_whole(&mut self) -> Result<()> {
+        for node in &mut self.nodes {
+            node.server.wait_ready().await?;
+        }
+        let count = self.nodes.len();
+        for node in &mut self.nodes {
+            let what = format!("{} to see {count} nodes alive and active", node.id);
+            wait_for(what, Duration::from_secs(20), async || -> Result<()> {
+                node.agent.process.check_alive()?;
+                let fleet = node.agent.fleet().await?;
+                let fit = |member: &&mtxfleet_wire::MemberView| {
+                    let active = member.load.as_ref().is_some_and(|load| load.state == NodeState::Active);
+                    member.liveness == Liveness::Alive && active
+                };
+                let seen: Vec<&str> = fleet.members.iter().filter(fit).map(|member| member.node.as_str()).collect();
+                ensure!(seen.len() == count, "only {seen:?} of {count}");
+                Ok(())
+            })
+            .await
+            .with_context(|| format!("log of {} ends:\n{}", node.id, node.agent.process.log_tail()))?;
+        }
+        let balancer = &mut self.balancer;
+        wait_for("HAProxy to see every server up", Duration::from_secs(10), async || -> Result<()> {
+            balancer.process.check_alive()?;
+            for ((backend, server), state) in balancer.servers().await? {
+                ensure!(state.status == "UP", "{backend}/{server} is {}", state.status);
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    /// Waits until every camera's stream is owned and delivers, as every node sees it.
+    async fn wait_cameras_flow(&mut self) -> Result<()> {
+        for camera in &mut self.cameras {
+            for node in &self.nodes {
+                let what = format!("{} to see {} flow", node.id, camera.name);
+                wait_for(what, Duration::from_secs(20), async || -> Result<()> {
+                    camera.process.check_alive()?;
+                    let streams = node.agent.streams().await?;
+                    let mut of_camera = streams.iter().filter(|s| s.stream.name.as_str() == camera.name);
+                    ensure!(of_camera.any(|s| s.stream.owned && s.stream.flowing), "streams: {streams:?}");
+                    Ok(())
+                })
+                .await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Legs of workers on each distribution node, as its own agent counts them, most first.
+    ///
+    /// # Errors
+    /// When an agent does not answer.
+    pub async fn legs(&self) -> Result<Vec<(NodeId, usize)>> {
+        let mut counted = Vec::new();
+        for node in self.of_role(Role::Distribution) {
+            let streams = node.agent.streams().await?;
+            let legs = streams.iter().filter(|s| s.node == node.id).map(|s| s.stream.legs.len()).sum();
+            counted.push((node.id.clone(), legs));
+        }
+        counted.sort_by_key(|(_, legs)| std::cmp::Reverse(*legs));
+        Ok(counted)
+    }
+}
+
+impl Drop for Lab {
+    /// All are asked to end before any is waited for.
+    fn drop(&mut self) {
+        for camera in &mut self.cameras {
+            camera.process.signal(libc::SIGTERM);
+        }
+        for node in &mut self.nodes {
+            node.agent.process.signal(libc::SIGTERM);
+            node.server.process.signal(libc::SIGTERM);
+        }
+        self.balancer.process.signal(libc::SIGTERM);
+    }
+}
+
+/// One lab at a time in a process: two would share two cores, and time limits would say nothing.
+///
+/// Tests of a file run side by side; each holds this while its lab runs.
+pub async fn alone() -> tokio::sync::OwnedMutexGuard<()> {
+    static ALONE: std::sync::OnceLock<Arc<tokio::sync::Mutex<()>>> = std::sync::OnceLock::new();
+    ALONE.get_or_init(Arc::default).clone().lock_owned().await
+}

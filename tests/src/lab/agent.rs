@@ -1,0 +1,126 @@
+//! The agent beside each server, and its HTTP API.
+
+use std::net::SocketAddr;
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use mtxfleet_wire::{DrainOrder, DrainRefusal, DrainView, FleetView, MemberView, NodeId, StreamView};
+use reqwest::{Method, StatusCode};
+use serde::de::DeserializeOwned;
+
+use super::process::Process;
+
+/// No answer of an agent takes longer than this, unless it hangs.
+const ANSWER_WITHIN: Duration = Duration::from_secs(5);
+
+/// One agent of a lab.
+#[derive(Debug)]
+pub struct Agent {
+    pub node: NodeId,
+    pub process: Process,
+    pub http: SocketAddr,
+    pub(super) token: String,
+}
+
+impl Agent {
+    /// `http://host:port`.
+    #[must_use]
+    pub fn url(&self) -> String {
+        format!("http://{}", self.http)
+    }
+
+    /// The bearer token of its API.
+    #[must_use]
+    pub fn token(&self) -> &str {
+        &self.token
+    }
+
+    /// `GET /v1/fleet`: all nodes as this one sees them.
+    ///
+    /// # Errors
+    /// When it does not answer, or oddly.
+    pub async fn fleet(&self) -> Result<FleetView> {
+        self.get("/v1/fleet").await?.context("no fleet")
+    }
+
+    /// `GET /v1/node`: itself.
+    ///
+    /// # Errors
+    /// As [`Self::fleet`].
+    pub async fn member(&self) -> Result<MemberView> {
+        self.get("/v1/node").await?.context("no node")
+    }
+
+    /// `GET /v1/streams`.
+    ///
+    /// # Errors
+    /// As [`Self::fleet`].
+    pub async fn streams(&self) -> Result<Vec<StreamView>> {
+        self.get("/v1/streams").await?.context("no streams")
+    }
+
+    /// `GET /v1/drain`: the drain under way, or the last one; `None` when there was none.
+    ///
+    /// # Errors
+    /// As [`Self::fleet`].
+    pub async fn drain_view(&self) -> Result<Option<DrainView>> {
+        self.get("/v1/drain").await
+    }
+
+    /// `POST /v1/drain`. The inner error is a refusal.
+    ///
+    /// # Errors
+    /// When it does not answer, or oddly.
+    pub async fn drain(&self, order: &DrainOrder) -> Result<Result<DrainView, DrainRefusal>> {
+        self.change(Method::POST, Some(order)).await
+    }
+
+    /// `DELETE /v1/drain`: cancels the drain, or brings the drained node back.
+    ///
+    /// # Errors
+    /// When it does not answer, or oddly.
+    pub async fn undrain(&self) -> Result<Result<DrainView, DrainRefusal>> {
+        self.change(Method::DELETE, None).await
+    }
+
+    async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<Option<T>> {
+        let asked = format!("{}: GET {path}", self.node);
+        let answer = client().get(self.url() + path).send().await.with_context(|| asked.clone())?;
+        match answer.status() {
+            StatusCode::OK => {
+                let body = answer.text().await.with_context(|| asked.clone())?;
+                Ok(Some(serde_json::from_str(&body).with_context(|| format!("{asked} answered {body}"))?))
+            }
+            StatusCode::NOT_FOUND | StatusCode::NO_CONTENT => Ok(None),
+            other => bail!("{asked} answered {other}: {}", answer.text().await.unwrap_or_default()),
+        }
+    }
+
+    async fn change(&self, method: Method, order: Option<&DrainOrder>) -> Result<Result<DrainView, DrainRefusal>> {
+        let asked = format!("{}: {method} /v1/drain", self.node);
+        let mut request = client().request(method, self.url() + "/v1/drain").bearer_auth(&self.token);
+        if let Some(order) = order {
+            request = request.json(order);
+        }
+        let answer = request.send().await.with_context(|| asked.clone())?;
+        let status = answer.status();
+        let body = answer.text().await.with_context(|| asked.clone())?;
+        let odd = || format!("{asked} answered {status}: {body}");
+        match status {
+            status if status.is_success() => Ok(Ok(serde_json::from_str(&body).with_context(odd)?)),
+            StatusCode::CONFLICT => Ok(Err(serde_json::from_str(&body).with_context(odd)?)),
+            _ => bail!(odd()),
+        }
+    }
+}
+
+/// One client for all: a connection to each agent is kept open.
+pub(crate) fn client() -> &'static reqwest::Client {
+    static CLIENT: OnceLock<reqwest::Client> = OnceLock::new();
+    CLIENT.get_or_init(|| {
+        // An error means that there is a provider already.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        reqwest::Client::builder().timeout(ANSWER_WITHIN).build().expect("a client without proxies or certificates")
+    })
+}
