@@ -105,6 +105,12 @@ impl Audience {
         Ok(audience)
     }
 
+    /// Plain readers that nobody looks at.
+    #[must_use]
+    pub const fn viewer_count(&self) -> usize {
+        self.viewers.len()
+    }
+
     /// Waits until every worker has got this many more frames than it has now: the fleet is at rest again.
     ///
     /// # Errors

@@ -283,6 +283,27 @@ impl Lab {
         .await
     }
 
+    /// Waits until a node is in service, as it says itself, every other one sees it and HAProxy does.
+    ///
+    /// # Errors
+    /// When it is not in time.
+    pub async fn wait_in_service(&self, id: &NodeId, bound: Duration) -> Result<()> {
+        wait_for(format!("{id} to be in service"), bound, async || -> Result<()> {
+            for node in &self.nodes {
+                let fleet = node.agent.fleet().await?;
+                let seen = fleet.members.iter().find(|member| member.node == *id);
+                let state = seen.and_then(|member| member.load.as_ref()).map(|load| load.state);
+                ensure!(state == Some(NodeState::Active), "{} sees it as {state:?}", node.id);
+            }
+            if self.node(id)?.role == Role::Distribution {
+                let state = self.balancer.reader_backend(id).await?;
+                ensure!(state.status == "UP", "HAProxy sees it as {}", state.status);
+            }
+            Ok(())
+        })
+        .await
+    }
+
     /// Waits until every camera's stream is owned and delivers, as every node sees it.
     async fn wait_cameras_flow(&mut self) -> Result<()> {
         for camera in &mut self.cameras {

@@ -23,6 +23,14 @@ pub struct Settings {
     pub drain: String,
 }
 
+impl Settings {
+    /// For the demo: viewers are given 6 s to leave, not a minute.
+    #[must_use]
+    pub fn demo() -> Self {
+        Self { drain: "viewer_window = \"6s\"\nviewer_cut = \"4s\"\n".to_owned() }
+    }
+}
+
 /// A node before it is started.
 #[derive(Debug)]
 pub(super) struct Plan {

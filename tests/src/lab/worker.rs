@@ -103,7 +103,7 @@ async fn consume(mut stream: Stream, seen: Arc<Mutex<Seen>>, mut stopped: watch:
         let at = Instant::now();
         let mut seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
         match next {
-            Ok(Item::Frame(frame)) => {
+            Some(Ok(Item::Frame(frame))) => {
                 let codec = match frame.codec {
                     Codec::H264 => VideoCodec::H264,
                     Codec::H265 => VideoCodec::H265,
@@ -119,12 +119,11 @@ async fn consume(mut stream: Stream, seen: Arc<Mutex<Seen>>, mut stopped: watch:
                 }
                 seen.counters = stream.counters();
             }
-            Ok(Item::Discontinuity(gap)) => seen.discontinuities.push(format!("{gap:?}")),
-            Err(error) => {
-                seen.failed = Some(error.to_string());
-                return;
-            }
+            Some(Ok(Item::Discontinuity(gap))) => seen.discontinuities.push(format!("{gap:?}")),
+            Some(Err(error)) => seen.failed = Some(error.to_string()),
+            None => return,
         }
     }
-    seen.lock().unwrap_or_else(PoisonError::into_inner).counters = stream.counters();
+    let counters = stream.close().await;
+    seen.lock().unwrap_or_else(PoisonError::into_inner).counters = counters;
 }

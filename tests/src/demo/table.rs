@@ -1,0 +1,40 @@
+//! What the drain did to every frame, as a table.
+
+use crate::lab::Lab;
+use crate::lab::audience::{ReaderResult, Results};
+
+pub(super) fn print(lab: &Lab, results: &Results) {
+    let kind = |stream: &str| {
+        let camera = lab.cameras.iter().find(|camera| camera.name == stream);
+        camera.map_or("", |camera| camera.kind.words())
+    };
+    println!(
+        "\n{:<34} {:>6} {:>8} {:>5} {:>5} {:>8}   longest pause",
+        "", "sent", "received", "lost", "twice", "disorder"
+    );
+    let part = |title: &str, rows: &[ReaderResult]| {
+        println!("{title}");
+        for row in rows {
+            let frames = &row.frames;
+            let who = format!("  {:<15} {:<16}", row.worker, kind(&row.stream));
+            let cut = row.times_cut_off.map(|times| format!("   cut off {times}x")).unwrap_or_default();
+            let foreign = if frames.foreign > 0 { format!("   {} damaged", frames.foreign) } else { String::new() };
+            println!(
+                "{who:<34} {:>6} {:>8} {:>5} {:>5} {:>8}   {:>5} ms{cut}{foreign}",
+                frames.sent,
+                frames.received,
+                frames.lost,
+                frames.duplicated,
+                frames.out_of_order,
+                frames.longest_pause_ms,
+            );
+        }
+    };
+    part("AI workers, with mtxfleet's client", &results.workers);
+    part("The same drain met by plain readers that reconnect at once", &results.control);
+    let of_all = results.workers.iter().chain(&results.control);
+    let camera = of_all.clone().map(|row| row.frames.camera_pause_ms).max().unwrap_or_default();
+    let interval = of_all.map(|row| row.frames.frame_interval_ms).max().unwrap_or_default();
+    println!("\nThe cameras send a frame every {interval} ms; the longest pause of any of them was {camera} ms.");
+    println!("Frames are compared by content with what a plain reader recorded at the ingestion node.");
+}
