@@ -64,13 +64,27 @@ impl Balancer {
         let mut balancer = Self { process, ingest, live, socket };
         wait_for("HAProxy to answer", Duration::from_secs(10), async || -> Result<()> {
             balancer.process.check_alive()?;
-            balancer.servers().await?;
+            balancer.statistics().servers().await?;
             Ok(())
         })
         .await?;
         Ok(balancer)
     }
 
+    /// What it says of its servers, to look at from another task too.
+    #[must_use]
+    pub fn statistics(&self) -> Statistics {
+        Statistics { socket: self.socket.clone() }
+    }
+}
+
+/// HAProxy's stats socket.
+#[derive(Debug, Clone)]
+pub struct Statistics {
+    socket: PathBuf,
+}
+
+impl Statistics {
     /// All servers of all backends.
     ///
     /// # Errors

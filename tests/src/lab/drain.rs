@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
-use mtxfleet_wire::{DrainId, DrainOrder, DrainRecord, DrainView};
+use mtxfleet_wire::{DrainId, DrainOrder, DrainRecord, DrainView, Phase};
 
 use super::agent::Agent;
 
@@ -52,6 +52,28 @@ pub async fn follow(
         ),
         Ok(None) => bail!("{} knows no drain {drain}", agent.node),
         Err(error) => Err(error.context(format!("drain {drain} of {} has not ended after {bound:?}", agent.node))),
+    }
+}
+
+/// Waits until a drain is in `phase`. True when it was seen there, false when it has passed it already: phases with
+/// nothing to wait for are over in a moment.
+///
+/// # Errors
+/// When it has not come so far after `bound`.
+pub async fn wait_phase(agent: &Agent, drain: &DrainId, phase: Phase, bound: Duration) -> Result<bool> {
+    let deadline = Instant::now() + bound;
+    loop {
+        let view = agent.drain_view().await?.with_context(|| format!("{} knows no drain", agent.node))?;
+        match view.phase {
+            _ if view.drain != *drain => {}
+            Some(now) if now == phase => return Ok(true),
+            Some(now) if now < phase => {}
+            Some(_) | None => return Ok(false),
+        }
+        if Instant::now() > deadline {
+            bail!("drain {drain} is not in {phase} after {bound:?}, but waits for {:?}", view.waiting_for);
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
 

@@ -15,6 +15,7 @@ pub mod camera;
 pub mod drain;
 pub mod media_server;
 pub mod node;
+pub mod prober;
 pub mod process;
 pub mod programs;
 pub mod reader;
@@ -275,7 +276,7 @@ impl Lab {
         let balancer = &mut self.balancer;
         wait_for("HAProxy to see every server up", Duration::from_secs(10), async || -> Result<()> {
             balancer.process.check_alive()?;
-            for ((backend, server), state) in balancer.servers().await? {
+            for ((backend, server), state) in balancer.statistics().servers().await? {
                 ensure!(state.status == "UP", "{backend}/{server} is {}", state.status);
             }
             Ok(())
@@ -296,7 +297,7 @@ impl Lab {
                 ensure!(state == Some(NodeState::Active), "{} sees it as {state:?}", node.id);
             }
             if self.node(id)?.role == Role::Distribution {
-                let state = self.balancer.reader_backend(id).await?;
+                let state = self.balancer.statistics().reader_backend(id).await?;
                 ensure!(state.status == "UP", "HAProxy sees it as {}", state.status);
             }
             Ok(())
