@@ -1,0 +1,320 @@
+//! Which paths and sessions there are: what the API lists, and what a new reader finds.
+//!
+//! A path exists while it has a publisher or a source that runs. One that is pulled on demand comes with its first
+//! reader, and goes when its source ends, when it could not be started in time, or some time after its last reader.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, SocketAddr},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::{Duration, SystemTime},
+};
+
+use rtsp_types::StatusCode;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use super::{
+    config::{Action, Config, Credentials},
+    media::Track,
+    pull,
+    stream::{Counters, Stream},
+};
+
+/// Pulls that wait for a source are bounded by this, whatever names readers think of.
+const MAX_PATHS: usize = 4_096;
+
+/// The state of the stand-in.
+#[derive(Debug)]
+pub(super) struct Server {
+    pub(super) config: Config,
+    pub(super) started: SystemTime,
+    paths: Mutex<BTreeMap<String, Arc<Path>>>,
+    sessions: Mutex<BTreeMap<Uuid, Arc<SessionRecord>>>,
+}
+
+/// A path with a source.
+#[derive(Debug)]
+pub(super) struct Path {
+    pub(super) name: String,
+    pub(super) conf_name: String,
+    /// The session that publishes; `None` when the stream is pulled.
+    pub(super) publisher: Option<Uuid>,
+    /// Ends the pull, or the publisher's connection.
+    pub(super) stop: CancellationToken,
+    pub(super) counters: Arc<Counters>,
+    pub(super) phase: watch::Sender<Phase>,
+    readers: Mutex<BTreeSet<Uuid>>,
+    /// For a pull on demand: how long it outlives its last reader.
+    close_after: Option<Duration>,
+    /// Counts changes of readers, so that a timer set before the latest one does nothing.
+    changes: AtomicU64,
+}
+
+/// How far a path's source is.
+#[derive(Debug, Clone)]
+pub(super) enum Phase {
+    /// Being started.
+    Waiting,
+    /// Delivering.
+    Ready { stream: Arc<Stream>, since: SystemTime },
+    /// Over; the path is no longer listed.
+    Ended,
+}
+
+/// What the API shows of an RTSP session.
+#[derive(Debug)]
+pub(super) struct SessionRecord {
+    pub(super) id: Uuid,
+    pub(super) connection: Uuid,
+    pub(super) created: SystemTime,
+    pub(super) peer: SocketAddr,
+    pub(super) counters: Arc<Counters>,
+    /// Ends the connection.
+    pub(super) kick: CancellationToken,
+    pub(super) shown: Mutex<Shown>,
+}
+
+/// The part of a session that changes.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Shown {
+    pub(super) state: &'static str,
+    pub(super) path: String,
+    pub(super) query: String,
+    pub(super) user: String,
+    pub(super) user_agent: String,
+}
+
+impl Server {
+    pub(super) fn new(config: Config) -> Arc<Server> {
+        Arc::new(Server { config, started: SystemTime::now(), paths: Mutex::default(), sessions: Mutex::default() })
+    }
+
+    /// Whether somebody may do something, and whether it makes sense to ask for credentials when not.
+    pub(super) fn authorize(
+        &self,
+        action: Action,
+        path: &str,
+        credentials: Option<&Credentials>,
+        ip: IpAddr,
+    ) -> Result<(), Unauthorized> {
+        match self.config.allows(action, path, credentials, ip) {
+            true => Ok(()),
+            false => Err(Unauthorized { ask: credentials.is_none() }),
+        }
+    }
+
+    /// Starts the sources that are pulled all the time.
+    pub(super) fn start_persistent_sources(self: &Arc<Self>) {
+        for conf in self.config.persistent_sources() {
+            let path = Arc::new(Path::new(conf.name.clone(), conf.name.clone(), None, None));
+            lock(&self.paths).insert(path.name.clone(), path.clone());
+            let url = conf.source.clone().unwrap_or_default();
+            tokio::spawn(pull::run_always(self.clone(), path, url, conf.absolute_timestamp));
+        }
+    }
+
+    /// The stream of a path, for a reader: at once when the path is ready, when its source delivers where that is
+    /// pulled on demand.
+    ///
+    /// # Errors
+    ///
+    /// The status to answer with, as MediaMTX does: 404 when nobody publishes, 400 when the name is not configured or
+    /// the source did not start in time.
+    pub(super) async fn stream_for(
+        self: &Arc<Self>,
+        name: &str,
+        query: &str,
+    ) -> Result<(Arc<Path>, Arc<Stream>), StatusCode> {
+        let (conf, source) = self.config.path(name, query).ok_or(StatusCode::BadRequest)?;
+        let path = match (self.path(name), source) {
+            (Some(path), _) => path,
+            (None, None) => return Err(StatusCode::NotFound),
+            (None, Some(url)) => {
+                let path = Arc::new(Path::new(name.to_owned(), conf.name.clone(), None, Some(conf.close_after)));
+                {
+                    let mut paths = lock(&self.paths);
+                    if paths.len() >= MAX_PATHS {
+                        return Err(StatusCode::ServiceUnavailable);
+                    }
+                    paths.insert(name.to_owned(), path.clone());
+                }
+                let (start_timeout, absolute) = (conf.start_timeout, conf.absolute_timestamp);
+                tokio::spawn(pull::run_on_demand(self.clone(), path.clone(), url, start_timeout, absolute));
+                path
+            }
+        };
+        let mut phase = path.phase.subscribe();
+        let reached = if path.close_after.is_some() {
+            // Ends within the start timeout.
+            phase.wait_for(|phase| !matches!(phase, Phase::Waiting)).await.map(|phase| phase.clone())
+        } else {
+            Ok(phase.borrow().clone())
+        };
+        match reached {
+            Ok(Phase::Ready { stream, .. }) => {
+                self.close_when_idle(&path);
+                Ok((path, stream))
+            }
+            Ok(Phase::Waiting) => Err(StatusCode::NotFound),
+            _ => Err(StatusCode::BadRequest),
+        }
+    }
+
+    /// Puts a publisher's stream on a path; one that was there is ended, as with `overridePublisher`.
+    ///
+    /// # Errors
+    ///
+    /// 400 when the path is not configured, or is one that is pulled.
+    pub(super) fn publish(
+        &self,
+        session: &SessionRecord,
+        name: &str,
+        tracks: Vec<Track>,
+    ) -> Result<(Arc<Path>, Arc<Stream>), StatusCode> {
+        let conf = match self.config.path(name, "") {
+            Some((conf, None)) => conf,
+            _ => return Err(StatusCode::BadRequest),
+        };
+        if let Some(former) = self.path(name) {
+            former.stop.cancel();
+            self.end(&former);
+        }
+        let mut path = Path::new(name.to_owned(), conf.name.clone(), Some(session.id), None);
+        path.stop = session.kick.clone();
+        let path = Arc::new(path);
+        let mut paths = lock(&self.paths);
+        if paths.len() >= MAX_PATHS {
+            return Err(StatusCode::ServiceUnavailable);
+        }
+        paths.insert(name.to_owned(), path.clone());
+        drop(paths);
+        let stream = Arc::new(Stream::new(tracks, path.counters.clone(), false, conf.absolute_timestamp));
+        path.set_ready(stream.clone());
+        Ok((path, stream))
+    }
+
+    /// Takes a path away and closes its readers. Without effect when another one has its name by now.
+    pub(super) fn end(&self, path: &Arc<Path>) {
+        let mut paths = lock(&self.paths);
+        if paths.get(&path.name).is_some_and(|listed| Arc::ptr_eq(listed, path)) {
+            paths.remove(&path.name);
+        }
+        drop(paths);
+        path.set_not_ready(Phase::Ended);
+    }
+
+    pub(super) fn path(&self, name: &str) -> Option<Arc<Path>> {
+        lock(&self.paths).get(name).cloned()
+    }
+
+    /// By name.
+    pub(super) fn paths(&self) -> Vec<Arc<Path>> {
+        lock(&self.paths).values().cloned().collect()
+    }
+
+    pub(super) fn add_session(&self, session: Arc<SessionRecord>) {
+        lock(&self.sessions).insert(session.id, session);
+    }
+
+    pub(super) fn remove_session(&self, id: Uuid) {
+        lock(&self.sessions).remove(&id);
+    }
+
+    pub(super) fn session(&self, id: Uuid) -> Option<Arc<SessionRecord>> {
+        lock(&self.sessions).get(&id).cloned()
+    }
+
+    /// Oldest first.
+    pub(super) fn sessions(&self) -> Vec<Arc<SessionRecord>> {
+        let mut sessions: Vec<_> = lock(&self.sessions).values().cloned().collect();
+        sessions.sort_by_key(|session| session.created);
+        sessions
+    }
+
+    pub(super) fn add_reader(&self, path: &Path, session: Uuid) {
+        lock(&path.readers).insert(session);
+        path.changes.fetch_add(1, Relaxed);
+    }
+
+    pub(super) fn remove_reader(&self, path: &Arc<Path>, session: Uuid) {
+        lock(&path.readers).remove(&session);
+        self.close_when_idle(path);
+    }
+
+    /// Ends a pull on demand that has no reader by the time it may be closed.
+    fn close_when_idle(&self, path: &Arc<Path>) {
+        let Some(close_after) = path.close_after else { return };
+        let change = path.changes.fetch_add(1, Relaxed) + 1;
+        if !lock(&path.readers).is_empty() {
+            return;
+        }
+        let path = path.clone();
+        tokio::spawn(async move {
+            tokio::select! {
+                () = tokio::time::sleep(close_after) => {}
+                () = path.stop.cancelled() => return,
+            }
+            if path.changes.load(Relaxed) == change {
+                path.stop.cancel();
+            }
+        });
+    }
+}
+
+/// Not allowed; `ask`: no credentials were given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Unauthorized {
+    pub(super) ask: bool,
+}
+
+impl Path {
+    fn new(name: String, conf_name: String, publisher: Option<Uuid>, close_after: Option<Duration>) -> Path {
+        Path {
+            name,
+            conf_name,
+            publisher,
+            stop: CancellationToken::new(),
+            counters: Arc::default(),
+            phase: watch::Sender::new(Phase::Waiting),
+            readers: Mutex::default(),
+            close_after,
+            changes: AtomicU64::new(0),
+        }
+    }
+
+    /// The source delivers now.
+    pub(super) fn set_ready(&self, stream: Arc<Stream>) {
+        self.phase.send_replace(Phase::Ready { stream, since: SystemTime::now() });
+    }
+
+    /// The source delivers no longer: readers are closed.
+    pub(super) fn set_not_ready(&self, phase: Phase) {
+        if let Phase::Ready { stream, .. } = self.phase.send_replace(phase) {
+            stream.closed.cancel();
+        }
+    }
+
+    /// The sessions that read.
+    pub(super) fn readers(&self) -> Vec<Uuid> {
+        lock(&self.readers).iter().copied().collect()
+    }
+}
+
+impl SessionRecord {
+    pub(super) fn shown(&self) -> Shown {
+        lock(&self.shown).clone()
+    }
+
+    pub(super) fn show(&self, change: impl FnOnce(&mut Shown)) {
+        change(&mut lock(&self.shown));
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
