@@ -20,7 +20,22 @@ const STALE_WINDOW: i16 = 64;
 /// Opus), so that none waits for the next one's timestamp.
 const LONE_PACKETS: u32 = 4;
 
-/// How the end of a unit is known. A property of the sender, so one value serves all legs of a track.
+/// What a track's legs have learned of how its sender makes packets.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Habits {
+    pub(crate) end: UnitEnd,
+    /// The NAL unit types that whole units started with, as bits: of other units, and of keyframes. After a gap a unit
+    /// that starts with another type has lost its start.
+    starts: [u64; 2],
+}
+
+impl Default for Habits {
+    fn default() -> Self {
+        Self { end: UnitEnd::Marker, starts: [0; 2] }
+    }
+}
+
+/// How the end of a unit is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum UnitEnd {
     /// By the marker bit, or by the next timestamp where it is missing.
@@ -28,7 +43,7 @@ pub(crate) enum UnitEnd {
     /// By the next timestamp: markers were seen in mid-unit.
     NextTimestamp,
     /// Every packet is a unit.
-    EachPacket { marked: bool },
+    EachPacket,
 }
 
 /// A whole access unit of one leg. Numbers and time are extended, in the leg's own space.
@@ -64,8 +79,10 @@ pub(crate) enum Gap {
     None,
     /// So many packets, come or not, that are in no whole unit.
     Lost(u64),
-    /// The sequence numbers started anew, or units were dropped from a full buffer.
-    Unknown,
+    /// Units dropped from a full buffer; sequence numbers go on.
+    Dropped,
+    /// The sequence numbers started anew.
+    Restart,
 }
 
 #[derive(Debug)]
@@ -133,7 +150,7 @@ impl Assembler {
         now: Duration,
         packet: RtpPacket,
         reference: Option<(i64, i64)>,
-        end: &mut UnitEnd,
+        habits: &mut Habits,
         mut whole: impl FnMut(Unit),
     ) -> bool {
         let Some((last_seq, last_time)) = self.last else {
@@ -144,7 +161,7 @@ impl Assembler {
             self.last = Some((seq, time));
             let start = payload::unit_start(self.codec, &packet.payload);
             self.begin(seq, time, packet, start, false);
-            self.end_with_packet(now, end, &mut whole);
+            self.end_with_packet(now, habits, &mut whole);
             return true;
         };
         let step = packet.sequence.wrapping_sub(last_seq as u16) as i16;
@@ -156,7 +173,7 @@ impl Assembler {
         self.last = Some((seq, time));
         if step == 1 {
             match &mut self.open {
-                Some(open) if open.time == time && !matches!(end, UnitEnd::EachPacket { .. }) => {
+                Some(open) if open.time == time => {
                     open.len += packet.payload.len();
                     open.keyframe = open.keyframe || payload::is_keyframe(self.codec, &packet.payload);
                     open.packets.push(packet);
@@ -166,18 +183,15 @@ impl Assembler {
                     }
                 }
                 Some(_) => {
-                    self.finish(now, seq - 1, end, &mut whole);
+                    self.finish(now, seq - 1, habits, &mut whole);
                     self.begin(seq, time, packet, Start::Sure, false);
                 }
                 None if time != last_time => self.begin(seq, time, packet, Start::Sure, false),
                 None if self.skipping => {}
                 None => {
                     // The marker came too early, or many units share a timestamp, which is the same to us.
-                    let continuation = !matches!(end, UnitEnd::EachPacket { .. });
-                    if continuation {
-                        *end = UnitEnd::NextTimestamp;
-                    }
-                    self.begin(seq, time, packet, Start::Sure, continuation);
+                    habits.end = UnitEnd::NextTimestamp;
+                    self.begin(seq, time, packet, Start::Sure, true);
                 }
             }
         } else {
@@ -189,7 +203,7 @@ impl Assembler {
             let start = if time == last_time { Start::No } else { payload::unit_start(self.codec, &packet.payload) };
             self.begin(seq, time, packet, start, false);
         }
-        self.end_with_packet(now, end, &mut whole);
+        self.end_with_packet(now, habits, &mut whole);
         true
     }
 
@@ -207,25 +221,28 @@ impl Assembler {
     }
 
     #[inline]
-    fn end_with_packet(&mut self, now: Duration, end: &mut UnitEnd, whole: &mut impl FnMut(Unit)) {
+    fn end_with_packet(&mut self, now: Duration, habits: &mut Habits, whole: &mut impl FnMut(Unit)) {
         let Some(packet) = self.open.as_ref().and_then(|open| open.packets.last()) else { return };
-        let ended = match end {
+        let ended = match habits.end {
             UnitEnd::Marker => packet.marker,
             UnitEnd::NextTimestamp => false,
-            UnitEnd::EachPacket { .. } => true,
+            UnitEnd::EachPacket => true,
         };
         if let (true, Some((seq, _))) = (ended, self.last) {
-            self.finish(now, seq, end, whole);
+            self.finish(now, seq, habits, whole);
         }
     }
 
-    fn finish(&mut self, now: Duration, last_seq: i64, end: &mut UnitEnd, whole: &mut impl FnMut(Unit)) {
+    fn finish(&mut self, now: Duration, last_seq: i64, habits: &mut Habits, whole: &mut impl FnMut(Unit)) {
         let Some(open) = self.open.take() else { return };
-        self.observe_end(&open, end);
+        self.observe_end(&open, habits);
+        if !self.starts_whole(&open, habits) {
+            return;
+        }
         let gap = match self.whole_until {
             Some(until) if until + 1 == open.first_seq => Gap::None,
             Some(until) => Gap::Lost((open.first_seq - until - 1).unsigned_abs()),
-            None if self.began => Gap::Unknown,
+            None if self.began => Gap::Restart,
             None => Gap::First,
         };
         self.began = true;
@@ -246,15 +263,30 @@ impl Assembler {
         });
     }
 
+    /// Whether the unit's first packet is its first, as far as the sender's habits tell; learns them.
+    fn starts_whole(&self, open: &Open, habits: &mut Habits) -> bool {
+        let nal_type = payload::first_nal_type(self.codec, &open.packets[0].payload);
+        let known = &mut habits.starts[usize::from(open.keyframe)];
+        if open.start == Start::Sure {
+            *known |= 1 << nal_type;
+            return true;
+        }
+        if *known != 0 {
+            return *known & (1 << nal_type) != 0;
+        }
+        let after_gap = self.began;
+        !after_gap || !open.keyframe || payload::leads_keyframe(self.codec, nal_type)
+    }
+
     /// Learns that units of [`Codec::Other`] are single packets without markers.
-    fn observe_end(&mut self, open: &Open, end: &mut UnitEnd) {
-        if self.codec != Codec::Other || *end != UnitEnd::Marker {
+    fn observe_end(&mut self, open: &Open, habits: &mut Habits) {
+        if self.codec != Codec::Other || habits.end != UnitEnd::Marker {
             return;
         }
         let lone = open.packets.len() == 1 && !open.packets[0].marker;
         self.lone_packets = if lone { self.lone_packets + 1 } else { 0 };
         if self.lone_packets >= LONE_PACKETS {
-            *end = UnitEnd::EachPacket { marked: false };
+            habits.end = UnitEnd::EachPacket;
         }
     }
 }

@@ -1,8 +1,19 @@
 //! The stitch: one stream out of several legs, every frame once, in order, none missing. Pure.
 
-mod assembler;
-mod payload;
 mod stitch;
+
+mod track;
+
+mod leg;
+
+mod alignment;
+
+mod history;
+
+mod assembler;
+
+mod payload;
+
 mod types;
 
 pub use stitch::Stitch;

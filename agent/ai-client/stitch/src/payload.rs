@@ -170,6 +170,28 @@ fn nal_start(codec: Codec, nal: &[u8]) -> Start {
     }
 }
 
+/// Type of the NAL unit that the payload begins, or goes on with; below 64, and 0 where there is none.
+pub(crate) fn first_nal_type(codec: Codec, payload: &[u8]) -> u8 {
+    match form(codec, payload) {
+        _ if codec == Codec::Other => 0,
+        Form::Single => nal_type(codec, payload[0]),
+        Form::Aggregate(units) => {
+            aggregated(units).next().and_then(<[u8]>::first).map_or(0, |header| nal_type(codec, *header))
+        }
+        Form::Fragment { header, .. } => nal_type(codec, header[0]),
+        Form::Opaque => 0,
+    }
+}
+
+/// Whether senders put nothing, but perhaps a delimiter, before a NAL unit of this type in a keyframe.
+pub(crate) fn leads_keyframe(codec: Codec, nal_type: u8) -> bool {
+    match codec {
+        Codec::H264 => matches!(nal_type, 7 | 9),
+        Codec::H265 => matches!(nal_type, 32 | 35),
+        Codec::Other => true,
+    }
+}
+
 /// Whether this payload holds a part of a keyframe.
 pub(crate) fn is_keyframe(codec: Codec, payload: &[u8]) -> bool {
     match form(codec, payload) {

@@ -90,8 +90,8 @@ pub enum Output {
     /// Something is missing between the last unit of this track and the next.
     Discontinuity(Discontinuity),
     /// Everything after the last emitted unit will come from `leg`, on every track: the legs opened before it can be
-    /// closed and nothing is missing. Said once for each leg but the first. `lossless` is false when a track was
-    /// switched without proof, or lost something that only the older legs had.
+    /// closed and nothing is missing. Said once for each leg but the first. `lossless` is false when a discontinuity
+    /// stands where a track first went over to this leg.
     Covered { leg: LegKey, lossless: bool },
 }
 
@@ -165,7 +165,7 @@ pub struct Counters {
     pub frames: u64,
     /// Legs, after the first, that took over ([`Output::Covered`]).
     pub handovers: u64,
-    /// Of these, the ones that were not lossless.
+    /// Of these, the ones that went over to the leg without proof of its place, on any track.
     pub unproven_handovers: u64,
     /// Packets known to be lost on every leg.
     pub lost_packets: u64,
