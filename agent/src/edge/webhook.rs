@@ -30,7 +30,7 @@ const WAITING: usize = 1_000;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WebhookSettings {
     /// `http://` or `https://`.
-    pub url: String,
+    pub url: Url,
     /// `whsec_` and base64 of the key, which has 24 to 64 bytes.
     pub secret: String,
     /// Names of events, such as `drain.ended`, or `drain.*` for all that begin so. Empty: all.
@@ -207,8 +207,10 @@ enum Outcome {
 
 impl Hook {
     fn new(number: usize, settings: WebhookSettings) -> Result<Self, InvalidWebhook> {
-        let url = Url::parse(&settings.url).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
-        let url = url.ok_or(InvalidWebhook::Url { number })?;
+        let url = settings.url;
+        if !matches!(url.scheme(), "http" | "https") {
+            return Err(InvalidWebhook::Url { number });
+        }
         let key = settings.secret.strip_prefix("whsec_").and_then(|text| STANDARD.decode(text).ok());
         let key = key.filter(|key| (24..=64).contains(&key.len())).ok_or(InvalidWebhook::Secret { number })?;
         for name in &settings.events {

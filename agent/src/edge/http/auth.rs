@@ -42,7 +42,7 @@ impl Auth {
     pub(super) fn operator(&self, headers: &HeaderMap) -> Result<(), ApiError> {
         let Some(token) = &self.token else {
             return Err(ApiError::forbidden(
-                "no token is configured, so nothing can be changed over HTTP; set `token` in section [http] of the \
+                "no token is configured, so nothing can be changed over HTTP; set `token` or `token_file` in section [http] of the \
                  agent's configuration and restart the agent",
             ));
         };

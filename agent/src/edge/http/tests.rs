@@ -199,7 +199,10 @@ async fn nothing_is_changed_without_the_right_token() {
             let (status, body) = open.send(method.clone(), path, token, "{}").await;
             assert_eq!(status, 403);
             let text = body["error"].as_str().expect("text");
-            assert!(text.contains("token` (or") || text.contains("set `token` in section [http]"), "{text}");
+            assert!(
+                text.contains("token` (or") || text.contains("set `token` or `token_file` in section [http]"),
+                "{text}"
+            );
         }
     }
     let mut api = api().await;
@@ -484,7 +487,7 @@ async fn every_metric_is_on_the_reference_page_and_named_by_the_conventions() {
     metrics.register_collector(serve::collector(Arc::default(), EventFeed::default()));
     metrics.register_collector(Arc::new(crate::edge::registry::RegistryStats::default()).collector());
     let hook = crate::edge::webhook::WebhookSettings {
-        url: "http://127.0.0.1:9/".to_owned(),
+        url: "http://127.0.0.1:9/".parse().expect("a URL"),
         secret: format!("whsec_{}", "A".repeat(32)),
         events: Vec::new(),
     };
@@ -499,7 +502,7 @@ async fn every_metric_is_on_the_reference_page_and_named_by_the_conventions() {
     }
     for line in page.lines().filter_map(|line| line.strip_prefix("| `mtxfleet_")) {
         let name = format!("mtxfleet_{}", line.split('`').next().unwrap_or_default());
-        let elsewhere = ["gossip", "resolver", "load_balancer"].iter().any(|edge| name.contains(edge));
+        let elsewhere = ["gossip", "resolver", "agent_check", "load_balancer"].iter().any(|edge| name.contains(edge));
         assert!(elsewhere || types.iter().any(|(have, _)| *have == name), "{name} is on the page and is not exported");
     }
 }
