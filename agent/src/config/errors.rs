@@ -1,0 +1,57 @@
+//! Errors of a configuration, all of them.
+
+/// One error: where it is, and what to write instead.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConfigError {
+    /// From 1; `None` when what is missing has no place in the file.
+    pub line: Option<usize>,
+    /// Such as `drain.worker_deadline`; empty for errors of TOML itself.
+    pub key: String,
+    pub problem: String,
+    /// A key that has to be there and is not.
+    pub(super) missing: bool,
+}
+
+/// Every error of one file, in the order of its lines. `Display` writes one line for each.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConfigErrors {
+    file: String,
+    errors: Vec<ConfigError>,
+}
+
+impl ConfigErrors {
+    pub(super) fn new(file: &str, mut errors: Vec<ConfigError>) -> Self {
+        errors.sort_by_key(|error| error.line.unwrap_or(usize::MAX));
+        Self { file: file.to_owned(), errors }
+    }
+
+    pub(super) fn one(file: &str, problem: String) -> Self {
+        Self::new(file, vec![ConfigError { line: None, key: String::new(), problem, missing: false }])
+    }
+
+    #[must_use]
+    pub fn errors(&self) -> &[ConfigError] {
+        &self.errors
+    }
+}
+
+impl std::error::Error for ConfigErrors {}
+
+impl std::fmt::Display for ConfigErrors {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        for (index, error) in self.errors.iter().enumerate() {
+            if index > 0 {
+                f.write_str("\n")?;
+            }
+            f.write_str(&self.file)?;
+            if let Some(line) = error.line {
+                write!(f, ":{line}")?;
+            }
+            if !error.key.is_empty() {
+                write!(f, ": {}", error.key)?;
+            }
+            write!(f, ": {}", error.problem)?;
+        }
+        Ok(())
+    }
+}
