@@ -56,7 +56,7 @@ fn quantity(text: &str, units: &[(&str, f64)], example: &str) -> Result<f64, Str
 pub(super) fn show_duration(value: Duration) -> String {
     let milliseconds = value.as_millis();
     for (unit, factor) in [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000)] {
-        if milliseconds > 0 && milliseconds % factor == 0 {
+        if milliseconds > 0 && milliseconds.is_multiple_of(factor) {
             return format!("{}{unit}", milliseconds / factor);
         }
     }
