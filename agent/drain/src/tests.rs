@@ -1,1 +1,5 @@
+//! The machine against a small world of workers, viewers and load balancers.
 
+mod properties;
+mod scenarios;
+mod world;
