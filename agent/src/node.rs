@@ -127,7 +127,7 @@ impl Node {
             Event::Registry { reachable } => self.registry_reachable = reachable,
             Event::Admission { drain, answer } => self.admission_answered(now, &drain, answer, &mut effects),
             Event::BalancerPolled { who, word } => self.balancers.polled(now.mono, who, word),
-            Event::WorkerReport(report) => self.draining.worker_reported(report),
+            Event::WorkerReport { report, via } => self.worker_reported(report, via, &mut effects),
             Event::DrainOrdered { ticket, order } => self.drain_ordered(now, ticket, order, &mut effects),
             Event::UndrainOrdered { ticket } => self.undrain_ordered(now, ticket, &mut effects),
         }

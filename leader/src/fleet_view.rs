@@ -82,6 +82,9 @@ pub enum Change {
     Returned(NodeId),
 }
 
+/// A claim of ownership, the better the greater: its bytes grow, its node is not suspected, how late, whose.
+type Claim<'a> = (bool, bool, u64, &'a NodeId);
+
 #[derive(Debug, Clone)]
 pub struct Fleet {
     members: BTreeMap<NodeId, Member>,
@@ -163,7 +166,7 @@ impl Fleet {
     /// A claim whose bytes are growing wins, then one of a node that is not suspected, then the latest.
     #[must_use]
     pub fn owners(&self) -> BTreeMap<StreamName, (NodeId, String)> {
-        let mut best: BTreeMap<&StreamName, ((bool, bool, u64, &NodeId), &str)> = BTreeMap::new();
+        let mut best: BTreeMap<&StreamName, (Claim<'_>, &str)> = BTreeMap::new();
         for member in self.members.values().filter(|m| m.liveness != Liveness::Dead) {
             let Some(facts) = member.peer.facts.as_ref().filter(|facts| facts.role == Role::Ingestion) else {
                 continue;

@@ -8,6 +8,7 @@ pub mod load_balancer;
 pub mod mediamtx;
 pub mod registry;
 pub mod resolver;
+pub mod state_file;
 pub mod system;
 pub mod tls;
 pub mod webhook;

@@ -10,7 +10,7 @@ use mtxfleet_wire::{
 use serde::{Deserialize, Serialize};
 
 use super::effect::{Effect, Pace};
-use super::event::{Admission, Ticket};
+use super::event::{Admission, Ticket, Via};
 use super::{Node, Now};
 
 /// The registry has this long to admit a drain.
@@ -42,12 +42,6 @@ struct Pending {
 }
 
 impl Draining {
-    pub(super) fn worker_reported(&mut self, report: WorkerReport) {
-        if let Some(drain) = &mut self.drain {
-            drain.worker_reported(report);
-        }
-    }
-
     pub(super) fn saved(&self, state: NodeState) -> Option<Saved> {
         match (&self.drain, state, &self.last_record) {
             (Some(drain), _, _) => Some(Saved::Draining(Box::new(drain.clone()))),
@@ -135,6 +129,19 @@ impl Node {
             Err(refusal) => Err(refusal),
         };
         effects.push(Effect::Answer { ticket, answer });
+    }
+
+    /// A report on another node's drain that came to this agent alone is passed on.
+    pub(super) fn worker_reported(&mut self, report: WorkerReport, via: Via, effects: &mut Vec<Effect>) {
+        match &mut self.draining.drain {
+            Some(drain) if drain.id() == report.drain() => drain.worker_reported(report),
+            _ if via == Via::Http => {
+                let concerns = |m: &&mtxfleet_leader::Member| m.peer.drain.as_ref().is_some_and(|d| d.id == *report.drain());
+                let http = self.fleet.members().find(concerns).and_then(|m| Some(m.peer.facts.as_ref()?.http.clone()));
+                effects.extend(http.map(|http| Effect::ForwardReport { http, report }));
+            }
+            _ => {}
+        }
     }
 
     /// One step of the machine with what is seen now.

@@ -2,7 +2,7 @@
 
 use mtxfleet_wire::{
     DrainId, DrainRefusal, DrainReport, DrainView, FleetEvent, LegRecord, LoadReport, NodeId, NodeRecord, Role,
-    StreamName, StreamRecord, StreamReport,
+    StreamName, StreamRecord, StreamReport, WorkerReport,
 };
 
 use super::draining::Saved;
@@ -46,6 +46,11 @@ pub enum Effect {
     Disconnect {
         protocol: Protocol,
         session: String,
+    },
+    /// Pass a worker's report on to the agent at this URL, whose drain it is about.
+    ForwardReport {
+        http: String,
+        report: WorkerReport,
     },
     Answer {
         ticket: Ticket,

@@ -30,7 +30,11 @@ pub enum Event {
         who: String,
         word: BalancerWord,
     },
-    WorkerReport(WorkerReport),
+    /// A worker said something, to whichever node it concerns.
+    WorkerReport {
+        report: WorkerReport,
+        via: Via,
+    },
     /// Somebody wants this node drained. The answer goes out as [`super::effect::Effect::Answer`] with the same ticket.
     DrainOrdered {
         ticket: Ticket,
@@ -40,6 +44,15 @@ pub enum Event {
     UndrainOrdered {
         ticket: Ticket,
     },
+}
+
+/// How a worker's report came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Via {
+    /// Every agent reads it there.
+    Registry,
+    /// Only this agent has it.
+    Http,
 }
 
 /// Ties an HTTP request to its answer.

@@ -1,0 +1,305 @@
+//! The one task that owns the [`Node`]: select, apply, perform. It awaits and decides nothing.
+//!
+//! Whatever is slow (MediaMTX, Redis, webhooks) runs in its edge's own task and comes back as an event.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use mtxfleet_wire::{DrainRefusal, DrainView, FleetEvent, NodeId, WorkerReport};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::{Instant, MissedTickBehavior};
+
+use crate::edge::clock::Clock;
+use crate::edge::gossip::Gossip;
+use crate::edge::http::{EventFeed, HttpRequest, Snapshot};
+use crate::edge::load_balancer::haproxy::{AgentCheck, Poll};
+use crate::edge::mediamtx::{MediaMtx, Warmer};
+use crate::edge::registry::{AdmitRequest, RegistryEvent, RegistryHandle};
+use crate::edge::resolver::Resolver;
+use crate::edge::state_file::StateFile;
+use crate::edge::system::MachineSampler;
+use crate::edge::webhook::Webhooks;
+use crate::node::effect::{Effect, Pace};
+use crate::node::event::{Event, Ticket, Via};
+use crate::node::sample::{ServerProblem, ServerSample};
+use crate::node::{Node, Now};
+
+/// A step of a drain.
+const BRISK: Duration = Duration::from_millis(100);
+/// A look at MediaMTX during a drain.
+const BRISK_LOOK: Duration = Duration::from_millis(200);
+/// Machine figures are read this often.
+const MACHINE_EVERY: Duration = Duration::from_secs(1);
+/// Peers found in the registry are tried as gossip seeds on the port that this node uses itself.
+const STOP_WITHIN: Duration = Duration::from_secs(2);
+
+/// Everything outside that effects go to.
+pub struct Edges {
+    pub gossip: Gossip,
+    pub registry: Option<RegistryHandle>,
+    pub mediamtx: Arc<MediaMtx>,
+    pub warmer: Warmer,
+    pub resolver: Option<Resolver>,
+    pub agent_check: Option<AgentCheck>,
+    pub webhooks: Webhooks,
+    pub feed: EventFeed,
+    pub snapshot: watch::Sender<Arc<Snapshot>>,
+    pub state_file: StateFile,
+    pub machine: MachineSampler,
+    pub forwarder: Forwarder,
+}
+
+/// Everything outside that events come from.
+pub struct Inbox {
+    pub peers: mpsc::Receiver<Vec<crate::node::event::Peer>>,
+    /// `None` where no registry is configured.
+    pub registry: Option<mpsc::Receiver<RegistryEvent>>,
+    pub polls: mpsc::Receiver<Poll>,
+    pub http: mpsc::Receiver<HttpRequest>,
+    pub looks: mpsc::Receiver<Result<ServerSample, ServerProblem>>,
+}
+
+pub struct EventLoop {
+    clock: Clock,
+    cluster: String,
+    node: Node,
+    edges: Edges,
+    pace: watch::Sender<Pace>,
+    answers: HashMap<Ticket, oneshot::Sender<Result<DrainView, DrainRefusal>>>,
+    tickets: u64,
+    machine_read: Option<Instant>,
+    exit: bool,
+}
+
+impl EventLoop {
+    pub fn new(clock: Clock, cluster: String, node: Node, edges: Edges, pace: watch::Sender<Pace>) -> Self {
+        Self { clock, cluster, node, edges, pace, answers: HashMap::new(), tickets: 0, machine_read: None, exit: false }
+    }
+
+    /// Runs until `stop` resolves, or a drain has ended and the configuration says that the agent ends then.
+    pub async fn run(mut self, first: Vec<Effect>, mut inbox: Inbox, stop: impl Future<Output = ()>) {
+        self.perform(first).await;
+        let mut stop = std::pin::pin!(stop);
+        let mut next_tick = Instant::now();
+        while !self.exit {
+            let event = tokio::select! {
+                () = &mut stop => break,
+                () = tokio::time::sleep_until(next_tick) => {
+                    next_tick = Instant::now() + self.tick_every();
+                    self.read_machine().await;
+                    Event::Tick
+                }
+                Some(look) = inbox.looks.recv() => Event::Server(look),
+                Some(peers) = inbox.peers.recv() => Event::Peers(peers),
+                Some(event) = from_registry(&mut inbox.registry) => match self.of_registry(event) {
+                    Some(event) => event,
+                    None => continue,
+                },
+                Some(poll) = inbox.polls.recv() => Event::BalancerPolled { who: poll.who, word: poll.word },
+                Some(request) = inbox.http.recv() => self.of_http(request),
+            };
+            self.turn(event).await;
+        }
+        self.stop().await;
+    }
+
+    async fn turn(&mut self, event: Event) {
+        let effects = self.node.apply(self.now(), event);
+        self.perform(effects).await;
+        let now = self.now();
+        self.edges.snapshot.send_replace(Arc::new(Snapshot {
+            node: self.node.member_view(now),
+            fleet: self.node.fleet_view(now, &self.cluster),
+            streams: self.node.stream_views(now.mono),
+            drain: self.node.drain_view(now.mono),
+            ready: self.node.readiness(),
+        }));
+    }
+
+    /// In order, since what must be on disk first stands first.
+    async fn perform(&mut self, effects: Vec<Effect>) {
+        for effect in effects {
+            self.perform_one(effect).await;
+        }
+    }
+
+    async fn perform_one(&mut self, effect: Effect) {
+        let edges = &mut self.edges;
+        match effect {
+            Effect::PublishLoad(load) => complain(edges.gossip.set_load(&load).await),
+            Effect::PublishStreams(streams) => {
+                edges.gossip.set_streams(&streams).await;
+            }
+            Effect::PublishDrain(drain) => complain(edges.gossip.set_drain(drain.as_ref()).await),
+            Effect::Project(projection) => {
+                edges.registry.as_ref().inspect(|registry| registry.project(projection));
+            }
+            Effect::Announce(event) => announce(edges, &event),
+            Effect::Echo(event) => edges.feed.publish(&event),
+            Effect::Admit { drain, node, role, serving, minimum } => {
+                let request = AdmitRequest { drain, node, role, serving, minimum };
+                edges.registry.as_ref().inspect(|registry| registry.admit(request));
+            }
+            Effect::ReleaseAdmission { node } => {
+                edges.registry.as_ref().inspect(|registry| registry.release(node));
+            }
+            Effect::Persist(saved) => {
+                if let Err(error) = edges.state_file.save(saved).await {
+                    tracing::error!(%error, "the drain's state is not on disk; free space in node.state_dir");
+                }
+            }
+            Effect::BalancerWord(word) => {
+                edges.agent_check.as_ref().inspect(|check| check.set_word(word));
+            }
+            Effect::Owners(owners) => {
+                edges.resolver.as_ref().inspect(|resolver| resolver.set_owners(owners));
+            }
+            Effect::KeepWarm(streams) => edges.warmer.set(streams),
+            Effect::Disconnect { protocol, session } => {
+                let mediamtx = Arc::clone(&edges.mediamtx);
+                tokio::spawn(async move {
+                    if let Err(error) = mediamtx.disconnect(protocol, &session).await {
+                        tracing::warn!(%error, session, "not disconnected; it is asked again");
+                    }
+                });
+            }
+            Effect::ForwardReport { http, report } => edges.forwarder.forward(http, report),
+            Effect::Answer { ticket, answer } => {
+                if let Some(waiting) = self.answers.remove(&ticket) {
+                    // Who asked may have gone.
+                    let _ = waiting.send(answer);
+                }
+            }
+            Effect::SetPace(pace) => {
+                self.pace.send_replace(pace);
+            }
+            Effect::Exit => self.exit = true,
+        }
+    }
+
+    fn of_registry(&mut self, event: RegistryEvent) -> Option<Event> {
+        match event {
+            RegistryEvent::Reachable(reachable) => Some(Event::Registry { reachable }),
+            RegistryEvent::Admission { drain, answer } => Some(Event::Admission { drain, answer }),
+            RegistryEvent::WorkerReport(report) => Some(Event::WorkerReport { report, via: Via::Registry }),
+            RegistryEvent::Seeds(_) => None,
+        }
+    }
+
+    fn of_http(&mut self, request: HttpRequest) -> Event {
+        let mut ticket = |answer| {
+            self.tickets += 1;
+            self.answers.retain(|_, waiting| !waiting.is_closed());
+            self.answers.insert(Ticket(self.tickets), answer);
+            Ticket(self.tickets)
+        };
+        match request {
+            HttpRequest::Drain { order, answer } => Event::DrainOrdered { ticket: ticket(answer), order },
+            HttpRequest::Undrain { answer } => Event::UndrainOrdered { ticket: ticket(answer) },
+            HttpRequest::WorkerReport(report) => Event::WorkerReport { report, via: Via::Http },
+        }
+    }
+
+    async fn read_machine(&mut self) {
+        if self.machine_read.is_none_or(|read| read.elapsed() >= MACHINE_EVERY) {
+            self.machine_read = Some(Instant::now());
+            let sample = self.edges.machine.sample();
+            let effects = self.node.apply(self.now(), Event::Machine(sample));
+            self.perform(effects).await;
+        }
+    }
+
+    fn tick_every(&self) -> Duration {
+        match *self.pace.borrow() {
+            Pace::Calm => Duration::from_secs(1),
+            Pace::Brisk => BRISK,
+        }
+    }
+
+    fn now(&self) -> Now {
+        Now { mono: self.clock.mono(), wall: Clock::wall() }
+    }
+
+    /// Stopping is not draining: the media goes on, and the load balancers keep the last word they heard.
+    async fn stop(self) {
+        if let Some(registry) = &self.edges.registry {
+            registry.flush(STOP_WITHIN).await;
+        }
+        self.edges.gossip.stop().await;
+    }
+}
+
+fn announce(edges: &Edges, event: &FleetEvent) {
+    tracing::info!(node = %event.node, event = event.what.name(), "announced");
+    edges.feed.publish(event);
+    edges.registry.as_ref().inspect(|registry| registry.announce(event));
+    edges.webhooks.send(event);
+}
+
+fn complain<E: std::fmt::Display>(result: Result<(), E>) {
+    if let Err(error) = result {
+        tracing::warn!(%error, "not gossiped");
+    }
+}
+
+async fn from_registry(registry: &mut Option<mpsc::Receiver<RegistryEvent>>) -> Option<RegistryEvent> {
+    match registry {
+        Some(events) => events.recv().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Looks at MediaMTX at the pace that is set, in a task of its own: a server that hangs holds nobody up.
+pub async fn look_at_server(
+    mediamtx: Arc<MediaMtx>,
+    clock: Clock,
+    every: Duration,
+    mut pace: watch::Receiver<Pace>,
+    looks: mpsc::Sender<Result<ServerSample, ServerProblem>>,
+) {
+    loop {
+        let every = match *pace.borrow_and_update() {
+            Pace::Calm => every,
+            Pace::Brisk => BRISK_LOOK.min(every),
+        };
+        let mut interval = tokio::time::interval(every);
+        interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                changed = pace.changed() => match changed {
+                    Ok(()) => break,
+                    Err(_) => return,
+                },
+                _ = interval.tick() => {}
+            }
+            let look = mediamtx.sample(&clock).await;
+            if looks.send(look).await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+/// Passes workers' reports on to the agent that they concern.
+#[derive(Debug, Clone)]
+pub struct Forwarder {
+    pub client: reqwest::Client,
+    pub token: Option<String>,
+    pub me: NodeId,
+}
+
+impl Forwarder {
+    fn forward(&self, http: String, report: WorkerReport) {
+        let url = format!("{}/v1/worker-reports", http.trim_end_matches('/'));
+        let mut request = self.client.post(url).json(&report).timeout(STOP_WITHIN);
+        if let Some(token) = &self.token {
+            request = request.bearer_auth(token);
+        }
+        tokio::spawn(async move {
+            if let Err(error) = request.send().await.and_then(reqwest::Response::error_for_status) {
+                tracing::warn!(%error, "a worker's report was not passed on");
+            }
+        });
+    }
+}
