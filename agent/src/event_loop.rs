@@ -13,7 +13,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 use crate::edge::clock::Clock;
 use crate::edge::gossip::Gossip;
 use crate::edge::http::{EventFeed, HttpRequest, Snapshot};
-use crate::edge::load_balancer::haproxy::{AgentCheck, Poll};
+use crate::edge::load_balancer::{AgentCheck, Poll};
 use crate::edge::mediamtx::{MediaMtx, Warmer};
 use crate::edge::registry::{AdmitRequest, RegistryEvent, RegistryHandle};
 use crate::edge::resolver::Resolver;

@@ -1,1 +1,47 @@
-fn main() {}
+//! `mtxfleet`: parse, build, run.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use mtxfleet::command::{agent, check_config, drain, render, status, streams, undrain};
+
+/// Turns a set of MediaMTX servers into one elastic service.
+#[derive(Debug, Parser)]
+#[command(version, about)]
+enum Command {
+    /// Run beside a MediaMTX server.
+    Agent(agent::Agent),
+    /// Take a node out of service, in five phases.
+    Drain(drain::Drain),
+    /// Cancel a drain, or bring a drained node back.
+    Undrain(undrain::Undrain),
+    /// Show the fleet.
+    Status(status::Status),
+    /// Show every stream and who reads it where.
+    Streams(streams::Streams),
+    /// Print the mediamtx.yml or haproxy.cfg that fits a configuration.
+    Render(render::Render),
+    /// Check a configuration file, and say everything that is wrong with it.
+    CheckConfig(check_config::CheckConfig),
+}
+
+// One thread: an agent has little to do, and must cost little.
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> ExitCode {
+    let done = match Command::parse() {
+        Command::Agent(agent) => agent.run().await,
+        Command::Drain(drain) => drain.run().await,
+        Command::Undrain(undrain) => undrain.run().await,
+        Command::Status(status) => status.run().await,
+        Command::Streams(streams) => streams.run().await,
+        Command::Render(render) => render.run(),
+        Command::CheckConfig(check) => check.run(),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("mtxfleet: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

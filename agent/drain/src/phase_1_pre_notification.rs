@@ -13,7 +13,8 @@ use crate::observation::Observation;
 use crate::transition::Step;
 
 pub(crate) fn step(drain: &mut Drain, seen: &Observation, _actions: &mut Vec<Action>) -> Step {
-    if seen.looked.is_none_or(|looked| looked < drain.begun) {
+    // A look from before the order may miss a worker that came since.
+    if seen.looked.is_none_or(|looked| looked <= drain.begun) {
         return Step::Wait(vec![Blocker::ServerSilent]);
     }
     let silent = drain.legs.iter().filter(|(_, leg)| leg.end == LegEnd::Here && !leg.acknowledged);

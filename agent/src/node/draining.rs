@@ -136,7 +136,8 @@ impl Node {
         match &mut self.draining.drain {
             Some(drain) if drain.id() == report.drain() => drain.worker_reported(report),
             _ if via == Via::Http => {
-                let concerns = |m: &&mtxfleet_leader::Member| m.peer.drain.as_ref().is_some_and(|d| d.id == *report.drain());
+                let concerns =
+                    |m: &&mtxfleet_leader::Member| m.peer.drain.as_ref().is_some_and(|d| d.id == *report.drain());
                 let http = self.fleet.members().find(concerns).and_then(|m| Some(m.peer.facts.as_ref()?.http.clone()));
                 effects.extend(http.map(|http| Effect::ForwardReport { http, report }));
             }

@@ -1,1 +1,418 @@
+//! The node driven by events alone, on virtual time.
 
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use mtxfleet_wire::{
+    DrainOrder, DrainRefusal, DrainReport, DrainView, Leg, LegId, LoadReport, Phase, Role, StreamName, StreamReport,
+    WorkerId, WorkerReport,
+};
+
+use super::draining::Saved;
+use super::effect::BalancerWord;
+use super::event::{Admission, Peer, Ticket, Via};
+use super::sample::{PathSample, Protocol, SessionSample, SessionState};
+use super::*;
+
+const TICKET: Ticket = Ticket(1);
+
+fn id(text: &str) -> NodeId {
+    NodeId::new(text).expect("valid")
+}
+
+fn facts(name: &str, role: Role) -> NodeFacts {
+    NodeFacts {
+        schema: SCHEMA,
+        role,
+        zone: String::new(),
+        rtsp: format!("{name}:8554"),
+        http: format!("http://{name}:8780"),
+        version: "0".into(),
+        started: UnixMillis(7),
+    }
+}
+
+fn settings(role: Role) -> Settings {
+    Settings {
+        id: id("me"),
+        facts: facts("me", role),
+        capacity: Bitrate(1_000_000_000),
+        minimum: 2,
+        anonymous_rtsp: AnonymousRtsp::Worker,
+        min_disk_free: 1,
+        has_registry: true,
+        drain: mtxfleet_drain::Settings::default(),
+        exit_when_drained: false,
+        dead_after: Duration::from_secs(5),
+    }
+}
+
+fn peer(name: &str, role: Role) -> Peer {
+    Peer {
+        node: id(name),
+        alive: true,
+        facts: Some(facts(name, role)),
+        load: Some(LoadReport {
+            state: NodeState::Active,
+            server: ServerHealth::Up,
+            cameras: Some(0),
+            workers: Some(0),
+            viewers: Some(0),
+            inbound: None,
+            outbound: Some(Bitrate(0)),
+            cpu: None,
+            memory: None,
+            disk_free: None,
+            capacity: Bitrate(1_000_000_000),
+            redis: true,
+            sampled: UnixMillis(0),
+        }),
+        streams: Vec::new(),
+        drain: None,
+    }
+}
+
+fn stream(name: &str, owned: bool, legs: &[(&str, &str)]) -> StreamReport {
+    let leg = |(worker, leg): &(&str, &str)| Leg {
+        worker: WorkerId::new(*worker).expect("valid"),
+        leg: LegId::new(*leg).expect("valid"),
+    };
+    StreamReport {
+        name: StreamName::new(name).expect("valid"),
+        owned,
+        ready: true,
+        flowing: true,
+        since: UnixMillis(1),
+        legs: legs.iter().map(leg).collect(),
+        readers: 0,
+        bitrate: None,
+    }
+}
+
+fn worker_session(leg: &str) -> SessionSample {
+    SessionSample {
+        protocol: Protocol::Rtsp,
+        id: format!("session-{leg}"),
+        state: SessionState::Read,
+        path: "cam1".into(),
+        query: format!("worker=w-{leg}&leg={leg}"),
+        remote: String::new(),
+        inbound_bytes: 0,
+        outbound_bytes: 0,
+        discarded_packets: 0,
+    }
+}
+
+/// A node and its virtual time.
+struct World {
+    node: Node,
+    now: Now,
+}
+
+impl World {
+    fn new(role: Role) -> (Self, Vec<Effect>) {
+        Self::with(settings(role), None)
+    }
+
+    fn with(settings: Settings, saved: Option<Saved>) -> (Self, Vec<Effect>) {
+        let now = Now { mono: Mono(Duration::from_secs(10)), wall: UnixMillis(1_000_000) };
+        let (node, effects) = Node::start(settings, saved, now);
+        (Self { node, now }, effects)
+    }
+
+    /// In service, with two peers of its role, and Redis.
+    fn serving(role: Role) -> Self {
+        let (mut world, _) = Self::new(role);
+        world.look(&[]);
+        world.apply(Event::Registry { reachable: true });
+        world.apply(Event::Peers(vec![peer("b", role), peer("c", role)]));
+        world
+    }
+
+    fn apply(&mut self, event: Event) -> Vec<Effect> {
+        self.node.apply(self.now, event)
+    }
+
+    fn after(&mut self, ms: u64) -> &mut Self {
+        self.now.mono = self.now.mono + Duration::from_millis(ms);
+        self.now.wall = UnixMillis(self.now.wall.0 + ms);
+        self
+    }
+
+    fn look(&mut self, sessions: &[SessionSample]) -> Vec<Effect> {
+        let path = PathSample {
+            name: "cam1".into(),
+            available: true,
+            available_since: Some(UnixMillis(5)),
+            source: "rtspSource".into(),
+            inbound_bytes: self.now.mono.0.as_millis() as u64 * 250,
+            outbound_bytes: 0,
+            readers: sessions.len() as u32,
+        };
+        let at = self.now.mono;
+        self.apply(Event::Server(Ok(ServerSample { at, paths: vec![path], sessions: sessions.to_vec() })))
+    }
+
+    fn order(&mut self, force: bool) -> Vec<Effect> {
+        self.apply(Event::DrainOrdered { ticket: TICKET, order: DrainOrder { force, reason: "test".into() } })
+    }
+
+    /// Ordered and admitted.
+    fn draining(role: Role) -> Self {
+        let mut world = Self::serving(role);
+        let effects = world.order(false);
+        let Some(Effect::Admit { drain, .. }) = effects.iter().find(|e| matches!(e, Effect::Admit { .. })) else {
+            panic!("not asked for admission: {effects:?}")
+        };
+        let drain = drain.clone();
+        world.apply(Event::Admission { drain, answer: Admission::Admitted });
+        assert_eq!(world.node.state, NodeState::Draining);
+        world
+    }
+}
+
+fn answer(effects: &[Effect]) -> Option<&Result<DrainView, DrainRefusal>> {
+    effects.iter().find_map(|effect| if let Effect::Answer { answer, .. } = effect { Some(answer) } else { None })
+}
+
+fn announced(effects: &[Effect]) -> Vec<&'static str> {
+    let name = |effect: &Effect| if let Effect::Announce(event) = effect { Some(event.what.name()) } else { None };
+    effects.iter().filter_map(name).collect()
+}
+
+fn word(effects: &[Effect]) -> Option<BalancerWord> {
+    effects.iter().find_map(|effect| if let Effect::BalancerWord(word) = effect { Some(*word) } else { None })
+}
+
+#[test]
+fn a_starting_node_says_down_then_ready_then_up() {
+    let (mut world, effects) = World::new(Role::Distribution);
+    assert_eq!(word(&effects), Some(BalancerWord::Down));
+    assert_eq!(word(&world.look(&[])), Some(BalancerWord::Ready { weight: 100 }));
+    assert_eq!(word(&world.after(9_000).look(&[])), Some(BalancerWord::Up { weight: 100 }));
+}
+
+#[test]
+fn a_server_that_is_away_is_a_state_and_its_figures_are_unknown_not_zero() {
+    let mut world = World::serving(Role::Distribution);
+    world.after(1_000).look(&[worker_session("a")]);
+    let away = || Event::Server(Err(ServerProblem::Away("refused".into())));
+    assert_eq!(word(&world.after(1_000).apply(away())), None, "one look that fails takes nothing out");
+    let effects = world.after(4_000).apply(away());
+    assert_eq!(word(&effects), Some(BalancerWord::Down));
+    let load = effects.iter().find_map(|effect| if let Effect::PublishLoad(load) = effect { Some(load) } else { None });
+    let load = load.expect("said");
+    assert_eq!((load.workers, load.cameras, load.outbound), (None, None, None));
+    assert!(world.node.readiness().is_err());
+    let back = word(&world.after(1_000).look(&[]));
+    assert!(matches!(back, Some(BalancerWord::Up { .. } | BalancerWord::Ready { .. })), "{back:?}");
+}
+
+#[test]
+fn a_full_disk_is_not_ready() {
+    let mut world = World::serving(Role::Ingestion);
+    assert_eq!(world.node.readiness(), Ok(()));
+    world.apply(Event::Machine(MachineSample { disk_free: Some(0), ..MachineSample::default() }));
+    let reasons = world.node.readiness().expect_err("no room");
+    assert!(reasons[0].contains("disk"), "{reasons:?}");
+}
+
+#[test]
+fn the_drain_is_on_disk_before_anything_of_it_is_done() {
+    let mut world = World::serving(Role::Distribution);
+    let effects = world.order(false);
+    let Some(Effect::Admit { drain, serving, minimum, .. }) = effects.first() else { panic!("{effects:?}") };
+    assert_eq!((serving.len(), *minimum), (3, 2));
+    let drain = drain.clone();
+    let effects = world.apply(Event::Admission { drain, answer: Admission::Admitted });
+    assert!(matches!(effects[0], Effect::Persist(Some(Saved::Draining(_)))), "{effects:?}");
+    assert_eq!(announced(&effects), ["node.state", "drain.phase"]);
+    assert_eq!(word(&effects), Some(BalancerWord::Drain));
+    assert!(matches!(answer(&effects), Some(Ok(_))));
+}
+
+#[test]
+fn orders_are_refused_with_the_reason() {
+    let (mut alone, _) = World::new(Role::Distribution);
+    alone.apply(Event::Registry { reachable: true });
+    assert!(matches!(
+        answer(&alone.order(false)),
+        Some(Err(DrainRefusal::BelowMinimum { serving: 0, minimum: 2, .. }))
+    ));
+
+    let mut no_redis = World::serving(Role::Distribution);
+    no_redis.apply(Event::Registry { reachable: false });
+    assert_eq!(answer(&no_redis.order(false)), Some(&Err(DrainRefusal::NoRegistry)));
+    assert!(matches!(answer(&no_redis.order(true)), Some(Ok(_))), "forced");
+
+    let mut twice = World::draining(Role::Distribution);
+    assert!(matches!(answer(&twice.order(true)), Some(Err(DrainRefusal::AlreadyDraining { .. }))));
+
+    let mut ingestion = World::serving(Role::Ingestion);
+    assert_eq!(answer(&ingestion.order(false)), Some(&Err(DrainRefusal::IngestionNotSupported)));
+
+    let mut idle = World::serving(Role::Distribution);
+    assert_eq!(answer(&idle.apply(Event::UndrainOrdered { ticket: TICKET })), Some(&Err(DrainRefusal::NotDraining)));
+}
+
+#[test]
+fn an_admission_that_does_not_come_is_a_refusal_and_one_that_comes_late_begins_nothing() {
+    let mut world = World::serving(Role::Distribution);
+    let effects = world.order(false);
+    let Some(Effect::Admit { drain, .. }) = effects.first() else { panic!("{effects:?}") };
+    let drain = drain.clone();
+    assert_eq!(answer(&world.after(5_000).apply(Event::Tick)), Some(&Err(DrainRefusal::NoRegistry)));
+    world.apply(Event::Admission { drain, answer: Admission::Admitted });
+    assert_eq!(world.node.state, NodeState::Active);
+}
+
+#[test]
+fn without_a_registry_in_the_configuration_gossip_admits() {
+    let (mut world, _) = World::with(Settings { has_registry: false, ..settings(Role::Distribution) }, None);
+    world.look(&[]);
+    world.apply(Event::Peers(vec![peer("b", Role::Distribution), peer("c", Role::Distribution)]));
+    assert!(matches!(answer(&world.order(false)), Some(Ok(_))));
+}
+
+#[test]
+fn a_worker_is_told_and_ordered_and_the_drain_ends_when_it_is_gone() {
+    let mut world = World::draining(Role::Distribution);
+    let mut warm = peer("b", Role::Distribution);
+    warm.streams.push(stream("cam1", false, &[]));
+    world.apply(Event::Peers(vec![warm, peer("c", Role::Distribution)]));
+    let effects = world.after(200).look(&[worker_session("a")]);
+    assert_eq!(announced(&effects), ["drain.notice"]);
+    let drain = world.node.draining.drain.as_ref().expect("draining").id().clone();
+    let worker = WorkerId::new("w-a").expect("valid");
+    let report = WorkerReport::Acknowledged { drain, worker, leg: LegId::new("a").expect("valid") };
+    let effects = world.after(10).apply(Event::WorkerReport { report, via: Via::Registry });
+    assert_eq!(announced(&effects), ["drain.phase"], "phase 2");
+    let effects = world.after(1_500).look(&[worker_session("a")]);
+    assert_eq!(announced(&effects), ["drain.phase", "drain.move"], "phase 3");
+    let effects = world.after(200).look(&[]);
+    assert!(announced(&effects).contains(&"drain.ended"), "{effects:?}");
+    assert_eq!(world.node.state, NodeState::Offline);
+    assert!(matches!(effects[0], Effect::Persist(Some(Saved::Offline(_)))));
+    assert!(effects.iter().any(|effect| matches!(effect, Effect::ReleaseAdmission { .. })));
+}
+
+#[test]
+fn a_cancelled_drain_and_an_undrained_node_come_back_with_ready() {
+    let mut world = World::draining(Role::Distribution);
+    let effects = world.after(100).apply(Event::UndrainOrdered { ticket: TICKET });
+    assert_eq!(announced(&effects), ["node.state", "drain.cancelled"]);
+    assert_eq!(word(&effects), Some(BalancerWord::Ready { weight: 100 }));
+    assert!(matches!(effects[0], Effect::Persist(None)));
+
+    let mut world = World::draining(Role::Distribution);
+    for _ in 0..20 {
+        world.after(200).look(&[]);
+    }
+    assert_eq!(world.node.state, NodeState::Offline);
+    let effects = world.apply(Event::UndrainOrdered { ticket: TICKET });
+    assert!(matches!(answer(&effects), Some(Ok(_))));
+    assert_eq!(word(&effects), Some(BalancerWord::Ready { weight: 100 }));
+    assert_eq!(world.node.state, NodeState::Active);
+}
+
+#[test]
+fn a_drain_goes_on_after_a_restart_and_a_drained_node_stays_out() {
+    let mut world = World::draining(Role::Distribution);
+    world.after(200).look(&[worker_session("a")]);
+    let saved = world.node.draining.saved(world.node.state).expect("saved");
+    let saved: Saved = serde_json::from_str(&serde_json::to_string(&saved).expect("JSON")).expect("and back");
+    let (mut again, effects) = World::with(settings(Role::Distribution), Some(saved));
+    assert_eq!(word(&effects), Some(BalancerWord::Drain));
+    assert_eq!(again.node.draining.drain.as_ref().map(mtxfleet_drain::Drain::phase), Some(Phase::PreNotification));
+    for _ in 0..60 {
+        again.after(200).look(&[]);
+    }
+    assert_eq!(again.node.state, NodeState::Offline);
+    let saved = again.node.draining.saved(again.node.state);
+    let (out, effects) = World::with(settings(Role::Distribution), saved);
+    assert_eq!((out.node.state, word(&effects)), (NodeState::Offline, Some(BalancerWord::Drain)));
+}
+
+fn drain_report(streams: &[(&str, &[u8])], moving: &[&str]) -> DrainReport {
+    DrainReport {
+        id: mtxfleet_wire::DrainId::new("d9").expect("valid"),
+        phase: Phase::PreNotification,
+        started: UnixMillis(1),
+        deadline: UnixMillis(2),
+        nodes: vec![id("me"), id("c")],
+        streams: streams
+            .iter()
+            .map(|(name, order)| (StreamName::new(*name).expect("valid"), order.to_vec()))
+            .collect::<BTreeMap<_, _>>(),
+        moving: moving.iter().map(|leg| LegId::new(*leg).expect("valid")).collect(),
+    }
+}
+
+fn echoes(effects: &[Effect]) -> Vec<&'static str> {
+    let name = |effect: &Effect| if let Effect::Echo(event) = effect { Some(event.what.name()) } else { None };
+    effects.iter().filter_map(name).collect()
+}
+
+#[test]
+fn a_neighbours_drain_warms_its_streams_here_and_is_told_to_workers_once() {
+    let mut world = World::serving(Role::Distribution);
+    let mut b = peer("b", Role::Distribution);
+    b.streams = vec![stream("cam1", false, &[("w1", "leg1")]), stream("cam2", false, &[("w2", "leg2")])];
+    b.drain = Some(drain_report(&[("cam1", &[0, 1]), ("cam2", &[1, 0])], &[]));
+    let effects = world.apply(Event::Peers(vec![b.clone()]));
+    assert!(effects.contains(&Effect::KeepWarm(vec![StreamName::new("cam1").expect("valid")])), "{effects:?}");
+    assert_eq!(echoes(&effects), ["drain.notice"]);
+    assert_eq!(echoes(&world.apply(Event::Peers(vec![b.clone()]))), Vec::<&str>::new(), "said once");
+    b.drain = Some(drain_report(&[("cam1", &[0, 1]), ("cam2", &[1, 0])], &["leg2"]));
+    assert_eq!(echoes(&world.apply(Event::Peers(vec![b.clone()]))), ["drain.move"]);
+    b.drain = None;
+    let effects = world.apply(Event::Peers(vec![b]));
+    assert_eq!(echoes(&effects), ["drain.cancelled"]);
+    assert!(effects.contains(&Effect::KeepWarm(Vec::new())));
+}
+
+#[test]
+fn a_report_on_a_neighbours_drain_that_came_by_http_is_passed_on() {
+    let mut world = World::serving(Role::Distribution);
+    let mut b = peer("b", Role::Distribution);
+    b.drain = Some(drain_report(&[], &[]));
+    world.apply(Event::Peers(vec![b]));
+    let report = || WorkerReport::Acknowledged {
+        drain: mtxfleet_wire::DrainId::new("d9").expect("valid"),
+        worker: WorkerId::new("w").expect("valid"),
+        leg: LegId::new("leg1").expect("valid"),
+    };
+    let effects = world.apply(Event::WorkerReport { report: report(), via: Via::Http });
+    assert!(matches!(&effects[..], [Effect::ForwardReport { http, .. }] if http == "http://b:8780"), "{effects:?}");
+    let effects = world.apply(Event::WorkerReport { report: report(), via: Via::Registry });
+    assert_eq!(effects, [], "every agent reads it there");
+}
+
+#[test]
+fn the_resolver_learns_owners_from_gossip_and_never_this_node() {
+    let mut world = World::serving(Role::Distribution);
+    let mut owner = peer("i1", Role::Ingestion);
+    owner.streams = vec![stream("cam1", true, &[])];
+    let effects = world.apply(Event::Peers(vec![owner]));
+    let expected = vec![(StreamName::new("cam1").expect("valid"), id("i1"), "i1:8554".to_owned())];
+    assert!(effects.contains(&Effect::Owners(expected)), "{effects:?}");
+}
+
+#[test]
+fn the_first_live_node_says_that_another_died_and_marks_it_offline() {
+    let mut world = World::serving(Role::Distribution);
+    let silent = || Peer { alive: false, ..peer("z", Role::Distribution) };
+    world.apply(Event::Peers(vec![peer("z", Role::Distribution)]));
+    assert_eq!(announced(&world.apply(Event::Peers(vec![silent()]))), ["node.suspected"]);
+    let effects = world.after(6_000).apply(Event::Tick);
+    assert_eq!(announced(&effects), ["node.state"]);
+    let offline = effects.iter().find_map(|e| if let Effect::Project(p) = e { Some(&p.offline) } else { None });
+    assert_eq!(offline.map(Vec::len), Some(1));
+    // With an earlier node alive, this one leaves it to that.
+    let mut second = World::serving(Role::Distribution);
+    second.apply(Event::Peers(vec![peer("a", Role::Distribution), peer("z", Role::Distribution)]));
+    assert_eq!(
+        announced(&second.apply(Event::Peers(vec![peer("a", Role::Distribution), silent()]))),
+        Vec::<&str>::new()
+    );
+}

@@ -1,0 +1,125 @@
+//! `mtxfleet drain`: take a node out of service, in five phases.
+
+use std::time::Duration;
+
+use anyhow::bail;
+use mtxfleet_wire::{DrainOrder, DrainOutcome, DrainRecord, DrainView, LegEnd, NodeId, Phase};
+
+use super::api::{Access, Api};
+
+/// Between two looks at a drain that is waited for.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+/// An agent that is restarted in a drain is waited for this long.
+const AGENT_AWAY: Duration = Duration::from_secs(30);
+
+#[derive(Debug, clap::Args)]
+pub struct Drain {
+    /// The node; without it, the one whose agent is asked.
+    node: Option<NodeId>,
+    /// Begin also where the rules refuse: last serving nodes, no Redis.
+    #[arg(long)]
+    force: bool,
+    /// Stay until it has ended, and show the phases.
+    #[arg(long)]
+    wait: bool,
+    /// For the record.
+    #[arg(long, default_value = "ordered by hand")]
+    reason: String,
+    #[command(flatten)]
+    access: Access,
+}
+
+impl Drain {
+    pub async fn run(self) -> anyhow::Result<()> {
+        let node = Api::new(&self.access)?.of_node(self.node.as_ref()).await?;
+        let view = node.order_drain(&DrainOrder { force: self.force, reason: self.reason }).await?;
+        let view = match view {
+            Ok(view) => view,
+            Err(refusal) => bail!("not drained: {refusal}"),
+        };
+        println!("drain {} of {} has begun", view.drain, view.node);
+        if self.wait { watch(&node, view).await } else { Ok(()) }
+    }
+}
+
+async fn watch(node: &Api, mut view: DrainView) -> anyhow::Result<()> {
+    let mut shown = Shown::default();
+    let id = view.drain.clone();
+    loop {
+        shown.show(&view);
+        if let Some(record) = &view.record {
+            print!("{}", summary(record));
+            return if record.outcome == DrainOutcome::Completed { Ok(()) } else { bail!("the drain was cancelled") };
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+        let look_again = async {
+            loop {
+                match node.drain().await {
+                    Ok(Some(next)) if next.drain == id => return next,
+                    _ => tokio::time::sleep(LOOK_EVERY).await,
+                }
+            }
+        };
+        view = match tokio::time::timeout(AGENT_AWAY, look_again).await {
+            Ok(next) => next,
+            Err(_) => bail!("the agent has not said anything of drain {id} for {AGENT_AWAY:?}; look with `mtxfleet status`"),
+        };
+    }
+}
+
+/// What was printed, so that only news is.
+#[derive(Default)]
+struct Shown {
+    ended: usize,
+    phase: Option<Phase>,
+    waiting_for: Vec<String>,
+}
+
+impl Shown {
+    fn show(&mut self, view: &DrainView) {
+        for phase in view.phases.iter().skip(self.ended) {
+            let how = if phase.timed_out { "ended at its deadline" } else { "done" };
+            println!("  {}/5 {:<17} {how} after {:.1} s", phase.phase.number(), phase.phase, phase.seconds);
+            for reason in &phase.waiting_for {
+                println!("        still waiting: {reason}");
+            }
+        }
+        self.ended = view.phases.len();
+        if let Some(phase) = view.phase.filter(|phase| self.phase != Some(*phase)) {
+            println!("  {}/5 {phase:<17} ...", phase.number());
+            self.waiting_for.clear();
+        }
+        self.phase = view.phase;
+        if let Some(first) = view.waiting_for.first().filter(|_| view.waiting_for != self.waiting_for) {
+            let more = view.waiting_for.len() - 1;
+            let more = if more == 0 { String::new() } else { format!(" (and {more} more)") };
+            println!("        {first}{more}");
+        }
+        self.waiting_for.clone_from(&view.waiting_for);
+    }
+}
+
+fn summary(record: &DrainRecord) -> String {
+    let seconds = record.ended.since(record.started).as_secs_f64();
+    let legs = |end: fn(&LegEnd) -> bool| record.legs.iter().filter(|leg| end(&leg.how)).count();
+    let moved = legs(|end| matches!(end, LegEnd::Moved(_)));
+    let cut = legs(|end| *end == LegEnd::Disconnected);
+    let outcome = match record.outcome {
+        DrainOutcome::Completed => "is out of service",
+        DrainOutcome::Cancelled => "stays in service",
+    };
+    let lost: Option<u64> = record.legs.iter().map(|leg| leg.counters.map(|counters| counters.lost_packets)).sum();
+    let lost = match lost {
+        Some(lost) if !record.legs.is_empty() => format!("; their workers report {lost} packet(s) lost"),
+        _ => String::new(),
+    };
+    let balancers = match record.out_of_balancer_seconds {
+        Some(seconds) => format!("out of the load balancers after {seconds:.1} s"),
+        None => "no load balancer polls this node".to_owned(),
+    };
+    format!(
+        "{} {outcome} after {seconds:.1} s: {moved} worker leg(s) moved, {cut} cut{lost}; {} other reader(s) cut; \
+         {} viewer(s) left, {} cut; {balancers}\n",
+        record.node, record.readers_disconnected, record.viewers_left, record.viewers_disconnected
+    )
+}

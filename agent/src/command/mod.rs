@@ -1,0 +1,11 @@
+//! One file per subcommand.
+
+pub mod agent;
+pub mod api;
+pub mod check_config;
+pub mod drain;
+pub mod render;
+pub mod status;
+pub mod streams;
+pub mod table;
+pub mod undrain;
