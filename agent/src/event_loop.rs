@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use mtxfleet_wire::{DrainRefusal, DrainView, FleetEvent, NodeId, WorkerReport};
+use mtxfleet_wire::{DrainRefusal, DrainView, FleetEvent, WorkerReport};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 
@@ -31,7 +31,7 @@ const BRISK: Duration = Duration::from_millis(100);
 const BRISK_LOOK: Duration = Duration::from_millis(200);
 /// Machine figures are read this often.
 const MACHINE_EVERY: Duration = Duration::from_secs(1);
-/// Peers found in the registry are tried as gossip seeds on the port that this node uses itself.
+/// Passing on a report, and leaving.
 const STOP_WITHIN: Duration = Duration::from_secs(2);
 
 /// Everything outside that effects go to.
@@ -41,7 +41,7 @@ pub struct Edges {
     pub mediamtx: Arc<MediaMtx>,
     pub warmer: Warmer,
     pub resolver: Option<Resolver>,
-    pub agent_check: Option<AgentCheck>,
+    pub agent_check: AgentCheck,
     pub webhooks: Webhooks,
     pub feed: EventFeed,
     pub snapshot: watch::Sender<Arc<Snapshot>>,
@@ -150,7 +150,7 @@ impl EventLoop {
                 }
             }
             Effect::BalancerWord(word) => {
-                edges.agent_check.as_ref().inspect(|check| check.set_word(word));
+                edges.agent_check.set_word(word);
             }
             Effect::Owners(owners) => {
                 edges.resolver.as_ref().inspect(|resolver| resolver.set_owners(owners));
@@ -286,7 +286,6 @@ pub async fn look_at_server(
 pub struct Forwarder {
     pub client: reqwest::Client,
     pub token: Option<String>,
-    pub me: NodeId,
 }
 
 impl Forwarder {

@@ -1,0 +1,239 @@
+//! `mtxfleet agent`: builds every edge from the configuration, and runs the event loop over them.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::Context;
+use mtxfleet_wire::{NodeFacts, Role, SCHEMA, UnixMillis};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, watch};
+
+use crate::config::{Config, LogFormat, Secret};
+use crate::edge::clock::Clock;
+use crate::edge::gossip::{Gossip, GossipSettings};
+use crate::edge::http::{EventFeed, HttpServer, HttpSettings, Metrics, Snapshot};
+use crate::edge::load_balancer::{AgentCheck, AgentCheckSettings};
+use crate::edge::mediamtx::{MediaMtx, MediaMtxSettings, Warmer, WarmerSettings};
+use crate::edge::registry::{Registry, RegistrySettings};
+use crate::edge::resolver::{Resolver, ResolverLimits, ResolverSettings};
+use crate::edge::state_file::StateFile;
+use crate::edge::system::MachineSampler;
+use crate::edge::webhook::{WebhookSettings, Webhooks};
+use crate::edge::{collectors, tls};
+use crate::event_loop::{Edges, EventLoop, Forwarder, Inbox, look_at_server};
+use crate::node::effect::{BalancerWord, Pace};
+use crate::node::{Node, Now, Settings};
+
+/// Streams that this node opens for draining neighbours, at most.
+const WARM_AT_MOST: usize = 200;
+
+#[derive(Debug, clap::Args)]
+pub struct Agent {
+    /// The configuration, a TOML file.
+    #[arg(long, default_value = "/etc/mtxfleet/agent.toml")]
+    config: PathBuf,
+}
+
+impl Agent {
+    pub async fn run(self) -> anyhow::Result<()> {
+        let config = Config::load(&self.config)?;
+        log_by(&config);
+        tls::install_crypto();
+        run(config).await
+    }
+}
+
+async fn run(config: Config) -> anyhow::Result<()> {
+    let clock = Clock::start();
+    let started = Clock::wall();
+    let node_id = config.node.id.clone();
+    let facts = facts(&config, started);
+    let metrics = Arc::new(Metrics::default());
+    let feed = EventFeed::default();
+
+    let (gossip, peers) = Gossip::start(gossip_settings(&config).await?, started).await?;
+    gossip.set_facts(&facts).await?;
+    let (registry, registry_events) = match &config.registry.url {
+        Some(url) => {
+            let (handle, events) = Registry::start(RegistrySettings {
+                url: url.expose().to_owned(),
+                cluster: config.cluster.name.clone(),
+                timeout: config.registry.timeout,
+                event_log_length: config.registry.event_log_length,
+            })?;
+            (Some(handle), Some(events))
+        }
+        None => (None, None),
+    };
+    let mediamtx = Arc::new(MediaMtx::new(MediaMtxSettings {
+        api: config.mediamtx.api.clone(),
+        credentials: config.mediamtx.credentials.clone(),
+        timeout: config.mediamtx.timeout,
+    })?);
+    let warmer = Warmer::new(WarmerSettings {
+        rtsp: config.mediamtx.rtsp.clone(),
+        credentials: Some(config.cluster.key.fleet_credentials()),
+        node: node_id.clone(),
+        max: WARM_AT_MOST,
+    });
+    let resolver = match config.node.role {
+        Role::Distribution => Some(Resolver::start(resolver_settings(&config, &facts)).await?),
+        Role::Ingestion => None,
+    };
+    let (polls_in, polls) = mpsc::channel(64);
+    let check = AgentCheckSettings { listen: config.balancer.agent_check };
+    let agent_check = AgentCheck::start(check, BalancerWord::Down, polls_in).await?;
+
+    let (snapshot, snapshots) =
+        watch::channel(Arc::new(Snapshot::starting(config.cluster.name.as_str(), &node_id, started)));
+    let (requests, http) = mpsc::channel(64);
+    let secret = |secret: &Option<Secret>| secret.as_ref().map(|secret| secret.expose().to_owned());
+    let http_settings = HttpSettings {
+        listen: config.http.listen,
+        token: secret(&config.http.token),
+        worker_token: secret(&config.http.worker_token),
+    };
+    let listen = http_settings.listen;
+    let server = HttpServer::start(http_settings, snapshots, requests, feed.clone(), Arc::clone(&metrics)).await;
+    let server = server.with_context(|| format!("cannot serve HTTP on {listen}; choose another address in http.listen"))?;
+    let webhooks = Webhooks::start(config.webhooks.iter().map(webhook).collect::<anyhow::Result<Vec<_>>>()?);
+
+    collectors::register(&metrics, &gossip, registry.as_ref(), resolver.as_ref(), &agent_check, &webhooks);
+
+    let state_file = StateFile::open(&config.node.state_dir)?;
+    let saved = state_file.load().unwrap_or_else(|error| {
+        tracing::error!(error = %chain(&error), "no saved state");
+        None
+    });
+    let now = Now { mono: clock.mono(), wall: started };
+    let (node, first) = Node::start(node_settings(&config, facts), saved, now);
+    let (pace, paces) = watch::channel(Pace::Calm);
+    let (looks_in, looks) = mpsc::channel(1);
+    tokio::spawn(look_at_server(Arc::clone(&mediamtx), clock, config.mediamtx.sample_every, paces, looks_in));
+
+    let forwarder = Forwarder {
+        client: reqwest::Client::builder().build()?,
+        token: secret(&config.http.worker_token).or_else(|| secret(&config.http.token)),
+    };
+    let edges = Edges {
+        gossip,
+        registry,
+        mediamtx,
+        warmer,
+        resolver,
+        agent_check,
+        webhooks,
+        feed,
+        snapshot,
+        state_file,
+        machine: MachineSampler::new(config.mediamtx.recording_dir.clone()),
+        forwarder,
+    };
+    let inbox = Inbox { peers, registry: registry_events, polls, http, looks };
+    tracing::info!(
+        node = %node_id, role = %config.node.role, cluster = %config.cluster.name, http = %server.address(), "agent started"
+    );
+    EventLoop::new(clock, config.cluster.name.to_string(), node, edges, pace).run(first, inbox, stop_signal()?).await;
+    tracing::info!("agent stopped");
+    Ok(())
+}
+
+fn facts(config: &Config, started: UnixMillis) -> NodeFacts {
+    NodeFacts {
+        schema: SCHEMA,
+        role: config.node.role,
+        zone: config.node.zone.clone(),
+        rtsp: config.mediamtx.advertised_rtsp(&config.node.advertise),
+        http: config.http.advertise.as_str().trim_end_matches('/').to_owned(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        started,
+    }
+}
+
+fn node_settings(config: &Config, facts: NodeFacts) -> Settings {
+    Settings {
+        id: config.node.id.clone(),
+        facts,
+        capacity: config.mediamtx.capacity,
+        minimum: config.cluster.minimum(config.node.role),
+        anonymous_rtsp: config.mediamtx.rtsp_readers,
+        min_disk_free: config.mediamtx.min_disk_free,
+        has_registry: config.registry.url.is_some(),
+        drain: config.drain.clone(),
+        exit_when_drained: config.exit_when_drained,
+        dead_after: config.gossip.dead_after,
+    }
+}
+
+async fn gossip_settings(config: &Config) -> anyhow::Result<GossipSettings> {
+    Ok(GossipSettings {
+        cluster: config.cluster.name.clone(),
+        node: config.node.id.clone(),
+        listen: config.gossip.listen,
+        advertise: resolve(&config.gossip.advertise, "gossip.advertise").await?,
+        keys: config.cluster.keys(),
+        seeds: config.gossip.seeds.clone(),
+        interval: config.gossip.interval,
+        phi: config.gossip.suspect_phi,
+        dead_node_grace: config.gossip.dead_node_grace,
+        seed_refresh: config.gossip.seed_refresh,
+    })
+}
+
+/// This machine's own name, looked up once: an address of it is what gossip carries.
+async fn resolve(address: &str, key: &str) -> anyhow::Result<SocketAddr> {
+    let found = tokio::net::lookup_host(address).await.with_context(|| format!("{key}: cannot look up {address}"))?;
+    let mut found: Vec<SocketAddr> = found.collect();
+    found.sort_by_key(SocketAddr::is_ipv6);
+    found.first().copied().with_context(|| format!("{key}: {address} has no address"))
+}
+
+fn resolver_settings(config: &Config, facts: &NodeFacts) -> ResolverSettings {
+    let limits = ResolverLimits {
+        hold: config.resolver.hold,
+        connections: config.resolver.max_connections,
+        ..ResolverLimits::default()
+    };
+    ResolverSettings { listen: config.resolver.listen, node: config.node.id.clone(), own_rtsp: facts.rtsp.clone(), limits }
+}
+
+fn webhook(webhook: &crate::config::Webhook) -> anyhow::Result<WebhookSettings> {
+    Ok(WebhookSettings {
+        url: webhook.url.clone(),
+        secret: webhook.secret.expose().to_owned(),
+        events: webhook.events.clone(),
+    })
+}
+
+fn log_by(config: &Config) {
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(&config.log.level));
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match config.log.format {
+        LogFormat::Json => log.json().init(),
+        LogFormat::Text => log.with_ansi(false).init(),
+    }
+}
+
+fn stop_signal() -> anyhow::Result<impl Future<Output = ()>> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
+}
+
+/// The error with all its sources: `Display` of ours does not repeat them.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text = format!("{text}: {error}");
+        source = error.source();
+    }
+    text
+}
