@@ -40,8 +40,8 @@ pub struct Edges {
     pub registry: Option<RegistryHandle>,
     pub mediamtx: Arc<MediaMtx>,
     pub warmer: Warmer,
-    pub resolver: Option<Resolver>,
-    pub agent_check: AgentCheck,
+    pub resolver: Option<Arc<Resolver>>,
+    pub agent_check: Arc<AgentCheck>,
     pub webhooks: Webhooks,
     pub feed: EventFeed,
     pub snapshot: watch::Sender<Arc<Snapshot>>,
@@ -96,7 +96,7 @@ impl EventLoop {
                     Some(event) => event,
                     None => continue,
                 },
-                Some(poll) = inbox.polls.recv() => Event::BalancerPolled { who: poll.who, word: poll.word },
+                Some(poll) = inbox.polls.recv() => Event::BalancerPolled { who: poll.who, word: poll.said },
                 Some(request) = inbox.http.recv() => self.of_http(request),
             };
             self.turn(event).await;

@@ -2,6 +2,7 @@
 //!
 //! [`node`] decides and never awaits; `event_loop` awaits and decides nothing; `edge` touches the outside.
 
+pub mod command;
 pub mod config;
 pub mod edge;
 pub mod event_loop;

@@ -78,12 +78,12 @@ async fn run(config: Config) -> anyhow::Result<()> {
         max: WARM_AT_MOST,
     });
     let resolver = match config.node.role {
-        Role::Distribution => Some(Resolver::start(resolver_settings(&config, &facts)).await?),
+        Role::Distribution => Some(Arc::new(Resolver::start(resolver_settings(&config, &facts)).await?)),
         Role::Ingestion => None,
     };
     let (polls_in, polls) = mpsc::channel(64);
     let check = AgentCheckSettings { listen: config.balancer.agent_check };
-    let agent_check = AgentCheck::start(check, BalancerWord::Down, polls_in).await?;
+    let agent_check = Arc::new(AgentCheck::start(check, BalancerWord::Down, polls_in).await?);
 
     let (snapshot, snapshots) =
         watch::channel(Arc::new(Snapshot::starting(config.cluster.name.as_str(), &node_id, started)));
@@ -99,7 +99,10 @@ async fn run(config: Config) -> anyhow::Result<()> {
     let server = server.with_context(|| format!("cannot serve HTTP on {listen}; choose another address in http.listen"))?;
     let webhooks = Webhooks::start(config.webhooks.iter().map(webhook).collect::<anyhow::Result<Vec<_>>>()?);
 
-    collectors::register(&metrics, &gossip, registry.as_ref(), resolver.as_ref(), &agent_check, &webhooks);
+    collectors::register(&metrics, &gossip, resolver.as_ref(), &agent_check);
+    if let Some(registry) = &registry {
+        metrics.register_collector(registry.stats().collector());
+    }
 
     let state_file = StateFile::open(&config.node.state_dir)?;
     let saved = state_file.load().unwrap_or_else(|error| {
