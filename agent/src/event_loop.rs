@@ -35,6 +35,7 @@ const MACHINE_EVERY: Duration = Duration::from_secs(1);
 const STOP_WITHIN: Duration = Duration::from_secs(2);
 
 /// Everything outside that effects go to.
+#[expect(missing_debug_implementations, reason = "its parts are not all Debug, and nobody prints it")]
 pub struct Edges {
     pub gossip: Gossip,
     pub registry: Option<RegistryHandle>,
@@ -51,6 +52,7 @@ pub struct Edges {
 }
 
 /// Everything outside that events come from.
+#[expect(missing_debug_implementations, reason = "its parts are not all Debug, and nobody prints it")]
 pub struct Inbox {
     pub peers: mpsc::Receiver<Vec<crate::node::event::Peer>>,
     /// `None` where no registry is configured.
@@ -60,6 +62,7 @@ pub struct Inbox {
     pub looks: mpsc::Receiver<Result<ServerSample, ServerProblem>>,
 }
 
+#[expect(missing_debug_implementations, reason = "its parts are not all Debug, and nobody prints it")]
 pub struct EventLoop {
     clock: Clock,
     cluster: String,

@@ -96,13 +96,15 @@ async fn run(config: Config) -> anyhow::Result<()> {
     };
     let listen = http_settings.listen;
     let server = HttpServer::start(http_settings, snapshots, requests, feed.clone(), Arc::clone(&metrics)).await;
-    let server = server.with_context(|| format!("cannot serve HTTP on {listen}; choose another address in http.listen"))?;
-    let webhooks = Webhooks::start(config.webhooks.iter().map(webhook).collect::<anyhow::Result<Vec<_>>>()?);
+    let server =
+        server.with_context(|| format!("cannot serve HTTP on {listen}; choose another address in http.listen"))?;
+    let webhooks = Webhooks::start(config.webhooks.iter().map(webhook).collect())?;
 
     collectors::register(&metrics, &gossip, resolver.as_ref(), &agent_check);
     if let Some(registry) = &registry {
         metrics.register_collector(registry.stats().collector());
     }
+    metrics.register_collector(webhooks.collector());
 
     let state_file = StateFile::open(&config.node.state_dir)?;
     let saved = state_file.load().unwrap_or_else(|error| {
@@ -198,15 +200,20 @@ fn resolver_settings(config: &Config, facts: &NodeFacts) -> ResolverSettings {
         connections: config.resolver.max_connections,
         ..ResolverLimits::default()
     };
-    ResolverSettings { listen: config.resolver.listen, node: config.node.id.clone(), own_rtsp: facts.rtsp.clone(), limits }
+    ResolverSettings {
+        listen: config.resolver.listen,
+        node: config.node.id.clone(),
+        own_rtsp: facts.rtsp.clone(),
+        limits,
+    }
 }
 
-fn webhook(webhook: &crate::config::Webhook) -> anyhow::Result<WebhookSettings> {
-    Ok(WebhookSettings {
+fn webhook(webhook: &crate::config::Webhook) -> WebhookSettings {
+    WebhookSettings {
         url: webhook.url.clone(),
         secret: webhook.secret.expose().to_owned(),
         events: webhook.events.clone(),
-    })
+    }
 }
 
 fn log_by(config: &Config) {

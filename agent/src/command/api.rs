@@ -100,7 +100,10 @@ impl Api {
         };
         let response = self.send(request).await?;
         if response.status() == StatusCode::CONFLICT {
-            return Ok(Err(response.json().await.context("the agent refused, but not in words that are understood")?));
+            return Ok(Err(response
+                .json()
+                .await
+                .context("the agent refused, but not in words that are understood")?));
         }
         Ok(Ok(read(response).await?))
     }

@@ -12,7 +12,13 @@ pub struct CheckConfig {
 impl CheckConfig {
     pub fn run(self) -> anyhow::Result<()> {
         let config = Config::load(&self.file)?;
-        println!("{} is good: {} node {} of fleet {}", self.file.display(), config.node.role, config.node.id, config.cluster.name);
+        println!(
+            "{} is good: {} node {} of fleet {}",
+            self.file.display(),
+            config.node.role,
+            config.node.id,
+            config.cluster.name
+        );
         Ok(())
     }
 }

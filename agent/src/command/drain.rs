@@ -62,7 +62,9 @@ async fn watch(node: &Api, mut view: DrainView) -> anyhow::Result<()> {
         };
         view = match tokio::time::timeout(AGENT_AWAY, look_again).await {
             Ok(next) => next,
-            Err(_) => bail!("the agent has not said anything of drain {id} for {AGENT_AWAY:?}; look with `mtxfleet status`"),
+            Err(_) => {
+                bail!("the agent has not said anything of drain {id} for {AGENT_AWAY:?}; look with `mtxfleet status`")
+            }
         };
     }
 }

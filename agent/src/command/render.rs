@@ -104,7 +104,8 @@ impl Mediamtx {
                     udp,
                     additional_hosts: self.webrtc_public,
                 });
-                DistributionServer { rtsp: self.rtsp, api, metrics, hls: self.hls.map(Hls::new), webrtc, ..server }.render()
+                DistributionServer { rtsp: self.rtsp, api, metrics, hls: self.hls.map(Hls::new), webrtc, ..server }
+                    .render()
             }
         };
         Ok(text?)

@@ -27,7 +27,8 @@ impl Status {
 }
 
 fn render(fleet: &FleetView) -> String {
-    let heading = ["NODE", "ROLE", "STATE", "MEDIAMTX", "CAMERAS", "WORKERS", "VIEWERS", "IN", "OUT", "CPU", "REDIS", "DRAIN"];
+    let heading =
+        ["NODE", "ROLE", "STATE", "MEDIAMTX", "CAMERAS", "WORKERS", "VIEWERS", "IN", "OUT", "CPU", "REDIS", "DRAIN"];
     let mut table = Table::new(&heading);
     for member in &fleet.members {
         table.row(row(member));

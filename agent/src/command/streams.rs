@@ -19,7 +19,9 @@ impl Streams {
             println!("{}", serde_json::to_string_pretty(&streams)?);
             return Ok(());
         }
-        streams.sort_by(|a, b| (&a.stream.name, !a.stream.owned, &a.node).cmp(&(&b.stream.name, !b.stream.owned, &b.node)));
+        streams.sort_by(|a, b| {
+            (&a.stream.name, !a.stream.owned, &a.node).cmp(&(&b.stream.name, !b.stream.owned, &b.node))
+        });
         let mut table = Table::new(&["STREAM", "NODE", "HERE", "READY", "FLOWING", "BITRATE", "WORKERS", "READERS"]);
         for view in streams {
             let stream = view.stream;
