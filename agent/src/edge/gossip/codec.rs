@@ -77,3 +77,75 @@ impl std::fmt::Debug for Codec {
         f.debug_struct("Codec").finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use chitchat::ChitchatId;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// A SYN as a fleet of `nodes` sends it: chitchat's digests cannot be made from outside but by reading one.
+    fn syn(nodes: u64) -> ChitchatMessage {
+        let mut bytes = 45_139_u16.to_le_bytes().to_vec();
+        bytes.extend([0, 0]);
+        bytes.extend((nodes as u16).to_le_bytes());
+        for node in 0..nodes {
+            let address = ([10, 0, (node >> 8) as u8, node as u8], 7946).into();
+            ChitchatId::new(format!("distribution-{node}"), 1_700_000_000_000 + node, address).serialize(&mut bytes);
+            for figure in [node * 7_919 % 100_003, 0, node] {
+                figure.serialize(&mut bytes);
+            }
+        }
+        "fleet".serialize(&mut bytes);
+        ChitchatMessage::deserialize(&mut &bytes[..]).unwrap()
+    }
+
+    #[test]
+    fn what_fits_one_datagram_is_not_compressed_and_what_does_not_is() {
+        let mut codec = Codec::new().unwrap();
+        for (nodes, compressed) in [(1, false), (10, false), (30, true), (1_000, true)] {
+            let message = syn(nodes);
+            let (bytes, raw_length) = codec.encode(&message, 1_100);
+            let bytes = bytes.to_vec();
+            println!("digest of {nodes} nodes: {} bytes, {} sent", message.serialized_len(), bytes.len());
+            assert_eq!(raw_length > 0, compressed);
+            assert!(bytes.len() <= message.serialized_len());
+            assert_eq!(codec.decode(&bytes, raw_length), Ok(message));
+        }
+    }
+
+    #[test]
+    fn a_length_over_the_limit_is_refused_before_anything_is_decompressed() {
+        let mut codec = Codec::new().unwrap();
+        let bomb = zstd::bulk::compress(&vec![0; 100 * MAX_MESSAGE], 1).unwrap();
+        assert_eq!(codec.decode(&bomb, u32::MAX), Err(Refusal::Oversize));
+        assert_eq!(codec.decode(&bomb, MAX_MESSAGE as u32 + 1), Err(Refusal::Oversize));
+        // One that says less than it holds is cut off at what it says.
+        assert_eq!(codec.decode(&bomb, 1_000), Err(Refusal::Unreadable));
+        assert!(codec.raw.capacity() <= MAX_MESSAGE);
+        // One that says more is no message either.
+        let short = zstd::bulk::compress(&[0; 10], 1).unwrap();
+        assert_eq!(codec.decode(&short, 11), Err(Refusal::Unreadable));
+        // And the codec goes on.
+        let (bytes, raw_length) = codec.encode(&syn(30), 100);
+        let bytes = bytes.to_vec();
+        assert_eq!(codec.decode(&bytes, raw_length), Ok(syn(30)));
+    }
+
+    proptest! {
+        #[test]
+        fn bytes_that_are_no_message_never_panic(
+            mut bytes in prop::collection::vec(any::<u8>(), 0..300),
+            raw_length in prop_oneof![Just(0), any::<u32>(), 0..2_000_u32],
+            kind in 0..5_u8,
+        ) {
+            // Half-way plausible ones get further.
+            if bytes.len() > 4 {
+                bytes[..2].copy_from_slice(&45_139_u16.to_le_bytes());
+                bytes[2..4].copy_from_slice(&[0, kind]);
+            }
+            let _ = Codec::new().unwrap().decode(&bytes, raw_length);
+        }
+    }
+}

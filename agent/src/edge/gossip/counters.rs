@@ -69,8 +69,9 @@ pub struct GossipCounters {
 }
 
 impl GossipCounters {
-    pub(super) fn refuse(&self, why: Refusal) {
-        self.refused[why as usize].fetch_add(1, Relaxed);
+    /// How many of them there are now.
+    pub(super) fn refuse(&self, why: Refusal) -> u64 {
+        self.refused[why as usize].fetch_add(1, Relaxed) + 1
     }
 
     pub(super) fn add(counter: &AtomicU64, amount: usize) {

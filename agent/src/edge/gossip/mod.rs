@@ -41,7 +41,7 @@ use seeds::Seeder;
 
 /// Load figures are new every second on every node, so they wait for each other this long before a new list of peers
 /// is made of them.
-const FIGURES_EVERY: Duration = Duration::from_millis(500);
+const FIGURES_EVERY: Duration = Duration::from_secs(1);
 /// Peers told directly that this node leaves. They tell the rest.
 const TOLD_OF_LEAVING: usize = 8;
 const STOP_TIMEOUT: Duration = Duration::from_secs(2);
@@ -323,7 +323,9 @@ fn chitchat_config(settings: &GossipSettings, me: &Sender) -> ChitchatConfig {
         // Tombstones are small and few (17 keys), and whoever misses one for as long as this is forgotten anyway.
         marked_for_deletion_grace_period: settings.dead_node_grace,
         catchup_callback: None,
-        extra_liveness_predicate: None,
+        // It filters chitchat's watch of live nodes and nothing else. Nobody watches that here, and it would copy the
+        // whole state of all nodes in every round in which one of them changed.
+        extra_liveness_predicate: Some(Box::new(|_| false)),
     }
 }
 

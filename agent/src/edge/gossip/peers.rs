@@ -88,6 +88,10 @@ impl View {
         // Ordered by node, then generation: of several generations the newest counts, or the newest that is alive.
         let mut best: Option<(&ChitchatId, &NodeState)> = None;
         while let Some((id, state)) = states.next() {
+            if *id.node_id == *self.me.as_str() {
+                self.check_my_generation(id);
+                continue;
+            }
             if best.is_none_or(|(best, _)| live.contains(id) || !live.contains(best)) {
                 best = Some((id, state));
             }
@@ -96,10 +100,6 @@ impl View {
             }
             let Some((id, state)) = best.take() else { continue };
             let Ok(node) = NodeId::new(&*id.node_id) else { continue };
-            if node == self.me {
-                self.check_my_generation(id);
-                continue;
-            }
             change = change.max(self.look_at(&node, id, state, live.contains(id)));
             present.insert(node);
         }
@@ -146,12 +146,12 @@ impl View {
 
     /// A newer start of this very node that others know of means that its clock went back, or that another machine has
     /// its id. Either way the others refuse what this one says.
-    fn check_my_generation(&mut self, newest: &ChitchatId) {
-        if newest.generation_id > self.my_generation && !self.warned_of_clock {
+    fn check_my_generation(&mut self, mine: &ChitchatId) {
+        if mine.generation_id > self.my_generation && !self.warned_of_clock {
             self.warned_of_clock = true;
             tracing::error!(
                 node = %self.me,
-                address = %newest.gossip_advertise_addr,
+                address = %mine.gossip_advertise_addr,
                 "the fleet knows a later start of this node and does not hear this one: either this machine's clock was \
                  set back (correct it and start the agent again), or another machine has the same node id (give each \
                  its own)"
@@ -242,3 +242,7 @@ impl<T: DeserializeOwned> Slot<T> {
         had_one || self.value.is_some()
     }
 }
+
+#[cfg(test)]
+#[path = "peers_tests.rs"]
+mod tests;

@@ -96,8 +96,7 @@ impl SealedSocket {
     }
 
     fn refuse(&self, why: Refusal, from: SocketAddr) {
-        self.counters.refuse(why);
-        let so_far = self.counters.snapshot().refused(why);
+        let so_far = self.counters.refuse(why);
         // Seldom enough to be read, however many there are.
         if so_far.is_power_of_two() {
             let advice = advice(why);

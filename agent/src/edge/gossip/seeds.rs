@@ -205,7 +205,75 @@ async fn look_up(resolver: &TokioResolver, seed: &Seed) -> Result<Vec<SocketAddr
 
 #[cfg(test)]
 mod tests {
+    use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ResolverConfig};
+    use hickory_resolver::net::runtime::TokioRuntimeProvider;
+    use hickory_resolver::proto::op::{Message, ResponseCode};
+    use hickory_resolver::proto::rr::rdata::{A, AAAA, SRV};
+    use hickory_resolver::proto::rr::{Name, Record, RecordType};
+    use tokio::net::UdpSocket;
+
     use super::*;
+
+    /// A name server with one service of three targets, of which one is gone.
+    async fn name_server(socket: UdpSocket) {
+        let mut question = [0; 1_500];
+        loop {
+            let (length, from) = socket.recv_from(&mut question).await.unwrap();
+            let mut message = Message::from_vec(&question[..length]).unwrap().into_response();
+            let query = message.queries[0].clone();
+            let name = query.name().to_string();
+            let service = |target: &str, port| RData::SRV(SRV::new(0, 0, port, Name::from_ascii(target).unwrap()));
+            let answers = match (name.as_str(), query.query_type()) {
+                ("_gossip._udp.fleet.test.", RecordType::SRV) => {
+                    vec![
+                        service("a.fleet.test.", 7001),
+                        service("gone.fleet.test.", 7002),
+                        service("b.fleet.test.", 7003),
+                    ]
+                }
+                ("a.fleet.test.", RecordType::A) => vec![RData::A(A::new(10, 0, 0, 1)), RData::A(A::new(10, 0, 0, 2))],
+                ("b.fleet.test.", RecordType::AAAA) => vec![RData::AAAA(AAAA::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1))],
+                ("a.fleet.test." | "b.fleet.test.", _) => vec![],
+                _ => {
+                    message.metadata.response_code = ResponseCode::NXDomain;
+                    vec![]
+                }
+            };
+            message.add_answers(answers.into_iter().map(|data| Record::from_rdata(query.name().clone(), 60, data)));
+            socket.send_to(&message.to_vec().unwrap(), from).await.unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn services_and_hosts_are_looked_up_with_both_families_and_the_records_ports() {
+        let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let mut connection = ConnectionConfig::udp();
+        connection.port = socket.local_addr().unwrap().port();
+        let server = NameServerConfig::new([127, 0, 0, 1].into(), true, vec![connection]);
+        let config = ResolverConfig::from_parts(None, vec![], vec![server]);
+        let mut builder = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default());
+        builder.options_mut().ip_strategy = LookupIpStrategy::Ipv4AndIpv6;
+        let resolver = builder.build().unwrap();
+        let look_up = async |seed: &str| {
+            let found = look_up(&resolver, &seed.parse().unwrap()).await;
+            found.map(|found| found.into_iter().collect::<BTreeSet<_>>())
+        };
+        let addresses = |all: &[&str]| all.iter().map(|address| address.parse().unwrap()).collect::<BTreeSet<_>>();
+        let questions = async {
+            assert_eq!(
+                look_up("_gossip._udp.fleet.test.").await,
+                Ok(addresses(&["10.0.0.1:7001", "10.0.0.2:7001", "[2001:db8::1]:7003"]))
+            );
+            assert_eq!(look_up("a.fleet.test.:7946").await, Ok(addresses(&["10.0.0.1:7946", "10.0.0.2:7946"])));
+            assert_eq!(look_up("b.fleet.test.:7946").await, Ok(addresses(&["[2001:db8::1]:7946"])));
+            assert!(look_up("nobody.fleet.test.:7946").await.is_err());
+        };
+        tokio::select! {
+            () = questions => {}
+            () = name_server(socket) => unreachable!("it serves for ever"),
+            () = tokio::time::sleep(Duration::from_secs(10)) => panic!("no answers in time"),
+        }
+    }
 
     #[test]
     fn entries_are_addresses_hosts_or_services() {
