@@ -184,21 +184,26 @@ async fn a_stream_taken_over_by_another_node_is_neither_removed_nor_overwritten_
     let mut other = redis.connection().await;
     let (a, _events_a) = Registry::start(settings(redis.url())).expect("starts");
     let (b, _events_b) = Registry::start(settings(redis.url())).expect("starts");
-    a.project(projection("a", 1, vec![stream("cam1", "a", 1), stream("cam2", "a", 1)], vec![leg("l1", "a")]));
+    a.project(projection(
+        "a",
+        1,
+        vec![stream("cam1", "a", 1), stream("cam2", "a", 1), stream("cam3", "a", 1)],
+        vec![leg("l1", "a")],
+    ));
     assert!(a.flush(LIMIT).await);
-    b.project(projection("b", 1, vec![stream("cam1", "b", 5)], vec![leg("l1", "b")]));
+    b.project(projection("b", 1, vec![stream("cam1", "b", 5), stream("cam3", "b", 5)], vec![leg("l1", "b")]));
     assert!(b.flush(LIMIT).await);
 
     // The old owner says something new of the stream: the later claim stays.
     let mut old_claim = stream("cam1", "a", 1);
     old_claim.flowing = false;
-    a.project(projection("a", 2, vec![old_claim, stream("cam2", "a", 1)], vec![]));
+    a.project(projection("a", 2, vec![old_claim, stream("cam2", "a", 1), stream("cam3", "a", 1)], vec![]));
     assert!(a.flush(LIMIT).await);
-    // Then it lets go of both: only its own goes.
+    // Then it lets go of all, of cam3 without a word since it was taken: only its own goes.
     a.project(projection("a", 3, vec![], vec![]));
     assert!(a.flush(LIMIT).await);
     let streams = hash(&mut other, &keys().streams()).await;
-    assert_eq!(streams.keys().collect::<Vec<_>>(), ["cam1"]);
+    assert_eq!(streams.keys().collect::<Vec<_>>(), ["cam1", "cam3"]);
     let left: StreamRecord = serde_json::from_str(&streams["cam1"]).expect("a stream record");
     assert_eq!(left.owner, node_id("b"));
     assert_eq!(names(&mut other, &keys().legs()).await, ["l1"]);
@@ -330,6 +335,20 @@ async fn admission_is_given_again_to_the_same_drain_and_a_crashed_drainer_blocks
 }
 
 #[tokio::test]
+async fn an_admission_that_comes_too_late_is_void() {
+    let Some(redis) = TestRedis::start().await else { return };
+    let mut other = redis.connection().await;
+    let scripts = scripts::Scripts::new();
+    let (seconds, _): (u64, u64) = redis::cmd("TIME").query_async(&mut other).await.expect("TIME");
+    let order = request("a", "d1", &["a", "b", "c"], 2);
+    let late = scripts.admit(&mut other, &keys(), &order, seconds * 1_000 - 1).await.expect("an answer");
+    assert_eq!(late, scripts::Admitted::Late);
+    assert!(names(&mut other, &keys().drains_under_way()).await.is_empty());
+    let in_time = scripts.admit(&mut other, &keys(), &order, (seconds + 60) * 1_000).await.expect("an answer");
+    assert_eq!(in_time, scripts::Admitted::Yes);
+}
+
+#[tokio::test]
 async fn a_place_that_a_node_in_service_holds_from_before_is_freed_at_start() {
     let Some(redis) = TestRedis::start().await else { return };
     let mut other = redis.connection().await;
@@ -397,14 +416,14 @@ async fn a_redis_that_hangs_is_found_in_time_and_nothing_waits_for_it() {
     let asked = tokio::time::Instant::now();
     registry.admit(request("a", "d1", &["a", "b", "c"], 2));
     assert!(matches!(admission(&mut events).await, Admission::Unreachable(_)));
-    assert!(asked.elapsed() < Duration::from_secs(1), "the answer took {:?}", asked.elapsed());
+    assert!(asked.elapsed() < Duration::from_secs(3), "the answer took {:?}", asked.elapsed());
     registry.project(projection("a", 2, vec![], vec![]));
     assert!(!registry.flush(Duration::from_millis(700)).await);
     // A second one meets a connection attempt that hangs, and is answered in time too.
     let asked = tokio::time::Instant::now();
     registry.admit(request("a", "d2", &["a", "b", "c"], 2));
     assert!(matches!(admission(&mut events).await, Admission::Unreachable(_)));
-    assert!(asked.elapsed() < Duration::from_secs(1), "the answer took {:?}", asked.elapsed());
+    assert!(asked.elapsed() < Duration::from_secs(3), "the answer took {:?}", asked.elapsed());
 
     redis.thaw();
     // The one from before the freeze is still in Redis's buffers; it must not hold a place nobody knows of.
@@ -489,6 +508,52 @@ async fn events_are_published_and_logged_and_the_log_is_capped() {
     let (seen, _) = &logged[logged.len() - 4];
     assert_eq!(ids(&log(&mut other, &format!("({seen}")).await), ["e997", "e998", "e999"]);
     assert_eq!(get(&registry.stats().events_dropped), 0);
+}
+
+#[tokio::test]
+async fn events_of_a_long_outage_are_dropped_and_counted_and_those_that_wait_are_bounded() {
+    let Some(mut redis) = TestRedis::start().await else { return };
+    let mut keeps_all = settings(redis.url());
+    keeps_all.event_log_length = 5_000;
+    let (registry, mut events) = Registry::start(keeps_all).expect("starts");
+    assert!(reachable(&mut events).await);
+    redis.kill();
+    assert!(!reachable(&mut events).await);
+    registry.announce(&event(0));
+    // Taken by the task, which then waits for Redis.
+    assert!(!registry.flush(Duration::from_millis(50)).await);
+    tokio::time::pause();
+    tokio::time::advance(EVENT_KEPT + Duration::from_secs(1)).await;
+    tokio::time::resume();
+    for id in 1..=1_500 {
+        registry.announce(&event(id));
+        if id % 100 == 0 {
+            tokio::task::yield_now().await;
+        }
+    }
+    redis.restart().await;
+    assert!(registry.flush(LIMIT).await);
+    let mut other = redis.connection().await;
+    let logged = ids(&log(&mut other, "-").await);
+    assert_eq!((logged.len(), logged[0].as_str(), logged[999].as_str()), (1_000, "e501", "e1500"));
+    assert_eq!(get(&registry.stats().events_dropped), 501);
+}
+
+#[tokio::test]
+async fn a_thousand_streams_are_written_in_one_call_within_the_time_limit() {
+    let Some(redis) = TestRedis::start().await else { return };
+    let mut other = redis.connection().await;
+    let (registry, _events) = Registry::start(settings(redis.url())).expect("starts");
+    let streams: Vec<StreamRecord> = (0..1_000).map(|n| stream(&format!("site/cam{n}"), "a", 1)).collect();
+    let legs: Vec<LegRecord> = (0..2_000).map(|n| leg(&format!("l{n}"), "a")).collect();
+    registry.project(projection("a", 1, streams, legs));
+    assert!(registry.flush(LIMIT).await);
+    assert_eq!(names(&mut other, &keys().streams()).await.len(), 1_000);
+    assert_eq!(names(&mut other, &keys().legs()).await.len(), 2_000);
+    assert_eq!((get(&registry.stats().projections), get(&registry.stats().failures)), (1, 0));
+    registry.project(projection("a", 2, vec![], vec![]));
+    assert!(registry.flush(LIMIT).await);
+    assert!(names(&mut other, &keys().streams()).await.is_empty());
 }
 
 #[tokio::test]
