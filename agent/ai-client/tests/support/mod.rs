@@ -1,0 +1,253 @@
+//! A small fleet for the worker library: one ingestion server, two distribution servers that pull from it on demand,
+//! a load balancer whose direction the test sets, and an agent that says what the test tells it to.
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::sse::{Event, Sse};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use futures::{Stream, StreamExt as _};
+use mtxfleet_tests::lab::address::Loopback;
+use mtxfleet_tests::lab::process::{Process, Recipe};
+use mtxfleet_tests::lab::wait::wait_for;
+use mtxfleet_tests::server_binary;
+use mtxfleet_wire::{
+    Candidate, DrainNotice, EventId, EventKind, FleetEvent, LegId, LegNotice, MoveOrder, NodeId, SCHEMA, StreamName,
+    UnixMillis, WorkerId, WorkerReport,
+};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{broadcast, mpsc, watch};
+use tokio::task::JoinHandle;
+
+pub mod reader;
+
+pub const TOKEN: &str = "a-worker-token";
+
+/// The real server, or a loud skip.
+pub fn media_server(what: &str) -> Option<server_binary::ServerBinary> {
+    match server_binary::find_real() {
+        Ok(Ok(found)) => {
+            mtxfleet_tests::notes::ran(&format!("{what} on {}", found.kind));
+            Some(found)
+        }
+        Ok(Err(reasons)) => {
+            mtxfleet_tests::notes::skipped(what, &reasons.join("; "));
+            None
+        }
+        Err(error) => panic!("{error:#}"),
+    }
+}
+
+/// A media server.
+pub struct Server {
+    pub rtsp: SocketAddr,
+    pub api: SocketAddr,
+    pub process: Process,
+}
+
+impl Server {
+    /// The sessions that read, as `query` says: `worker=ID&leg=UUID`.
+    pub async fn readers(&self) -> Result<Vec<String>> {
+        let url = format!("http://{}/v3/rtspsessions/list", self.api);
+        let list: serde_json::Value = reqwest::get(url).await?.error_for_status()?.json().await?;
+        let items = list["items"].as_array().context("no items")?.iter();
+        let reading = items.filter(|item| item["state"] == "read");
+        Ok(reading.map(|item| item["query"].as_str().unwrap_or_default().to_owned()).collect())
+    }
+}
+
+/// Three servers; see the module.
+pub struct Fleet {
+    pub addresses: Loopback,
+    pub ingestion: Server,
+    pub nodes: BTreeMap<&'static str, Server>,
+    pub logs: tempfile::TempDir,
+}
+
+impl Fleet {
+    pub async fn start(binary: &server_binary::ServerBinary) -> Result<Self> {
+        // Another part of the process may have installed it; reqwest needs one.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let mut addresses = Loopback::next();
+        let logs = tempfile::tempdir()?;
+        let mut start = |name: &str, paths: &str| -> Result<Server> {
+            let (rtsp, api) = (addresses.port()?, addresses.port()?);
+            let text = format!(
+                "logLevel: info\napi: yes\napiAddress: {api}\nrtsp: yes\nrtspTransports: [tcp]\nrtspAddress: {rtsp}\n\
+                 rtmp: no\nhls: no\nwebrtc: no\nsrt: no\nmoq: no\npaths:\n{paths}"
+            );
+            let file = logs.path().join(format!("{name}.yml"));
+            std::fs::write(&file, text)?;
+            let recipe = Recipe::new(name, &binary.path).args([file.to_string_lossy()]);
+            Ok(Server { rtsp, api, process: recipe.start(logs.path())? })
+        };
+        let ingestion = start("ingestion", "  all_others:\n")?;
+        let pull = format!(
+            "  \"~^(.+)$\":\n    source: rtsp://{}/$G1\n    sourceOnDemand: yes\n    rtspTransport: tcp\n",
+            ingestion.rtsp
+        );
+        let nodes = BTreeMap::from([("a", start("a", &pull)?), ("b", start("b", &pull)?)]);
+        for server in nodes.values().chain([&ingestion]) {
+            wait_for("a media server's API", Duration::from_secs(15), async || server.readers().await.map(drop))
+                .await?;
+        }
+        Ok(Self { addresses, ingestion, nodes, logs })
+    }
+
+    /// The order to move `leg` away from `from`, to `to`.
+    pub fn order(&self, drain: &str, from: &str, to: &[&str], stream: &str, worker: &str, leg: &LegId) -> MoveOrder {
+        let candidate = |node: &&str| Candidate {
+            node: NodeId::new(*node).expect("valid"),
+            rtsp: self.nodes[node].rtsp.to_string(),
+            warm: false,
+        };
+        let legs = vec![LegNotice {
+            leg: leg.clone(),
+            worker: WorkerId::new(worker).expect("valid"),
+            stream: StreamName::new(stream).expect("valid"),
+            candidates: to.iter().map(candidate).collect(),
+        }];
+        MoveOrder { drain: drain.parse().expect("valid"), node: NodeId::new(from).expect("valid"), legs }
+    }
+}
+
+/// The notice that comes before an order.
+pub fn notice(order: &MoveOrder) -> EventKind {
+    let MoveOrder { drain, node, legs } = order.clone();
+    EventKind::DrainNotice(DrainNotice { drain, node, deadline: UnixMillis(u64::MAX), legs })
+}
+
+/// An event with an id of its own.
+pub fn event(what: EventKind) -> FleetEvent {
+    static LAST: AtomicU64 = AtomicU64::new(0);
+    let id = EventId::new(format!("event-{}", LAST.fetch_add(1, Ordering::Relaxed))).expect("valid");
+    FleetEvent { schema: SCHEMA, id, at: UnixMillis(0), node: NodeId::new("a").expect("valid"), what }
+}
+
+/// Forwards TCP to whichever server is set: what a load balancer is to a worker.
+pub struct Balancer {
+    pub address: SocketAddr,
+    target: watch::Sender<SocketAddr>,
+    task: JoinHandle<()>,
+}
+
+impl Balancer {
+    pub async fn start(addresses: &mut Loopback, target: SocketAddr) -> Result<Self> {
+        let address = addresses.port()?;
+        let listener = TcpListener::bind(address).await?;
+        let (target, to) = watch::channel(target);
+        let task = tokio::spawn(async move {
+            let mut connections = tokio::task::JoinSet::new();
+            while let Ok((mut client, _)) = listener.accept().await {
+                let to = *to.borrow();
+                connections.spawn(async move {
+                    if let Ok(mut server) = TcpStream::connect(to).await {
+                        let _ = tokio::io::copy_bidirectional(&mut client, &mut server).await;
+                    }
+                });
+                while connections.try_join_next().is_some() {}
+            }
+        });
+        Ok(Self { address, target, task })
+    }
+
+    /// New connections go there; existing ones go on.
+    pub fn point_to(&self, target: SocketAddr) {
+        self.target.send_replace(target);
+    }
+}
+
+impl Drop for Balancer {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// The HTTP side of an agent: events out, reports in.
+pub struct Agent {
+    pub url: String,
+    events: broadcast::Sender<FleetEvent>,
+    pub reports: mpsc::UnboundedReceiver<WorkerReport>,
+    listeners: Arc<AtomicU32>,
+    task: JoinHandle<()>,
+}
+
+#[derive(Clone)]
+struct AgentState {
+    events: broadcast::Sender<FleetEvent>,
+    reports: mpsc::UnboundedSender<WorkerReport>,
+    listeners: Arc<AtomicU32>,
+}
+
+impl Agent {
+    pub async fn start(addresses: &mut Loopback) -> Result<Self> {
+        let address = addresses.port()?;
+        let listener = TcpListener::bind(address).await?;
+        let (to_worker, reports) = mpsc::unbounded_channel();
+        let (events, listeners) = (broadcast::Sender::new(64), Arc::new(AtomicU32::new(0)));
+        let state = AgentState { events: events.clone(), reports: to_worker, listeners: listeners.clone() };
+        let routes =
+            Router::new().route("/v1/events", get(serve_events)).route("/v1/worker-reports", post(take_report));
+        let app = routes.with_state(state);
+        let task = tokio::spawn(async move {
+            let _ = axum::serve(listener, app).await;
+        });
+        Ok(Self { url: format!("http://{address}"), events, reports, listeners, task })
+    }
+
+    pub async fn wait_for_listeners(&self, count: u32) -> Result<()> {
+        wait_for("workers at the agent's events", Duration::from_secs(10), async || {
+            let now = self.listeners.load(Ordering::Relaxed);
+            if now >= count { Ok(()) } else { Err(format!("{now} of {count}")) }
+        })
+        .await
+    }
+
+    pub fn say(&self, what: EventKind) {
+        let _ = self.events.send(event(what));
+    }
+
+    pub async fn report(&mut self) -> Result<WorkerReport> {
+        let report = tokio::time::timeout(Duration::from_secs(20), self.reports.recv()).await;
+        report.context("no report in 20 s")?.context("the agent is gone")
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+async fn serve_events(State(state): State<AgentState>) -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
+    let receiver = state.events.subscribe();
+    state.listeners.fetch_add(1, Ordering::Relaxed);
+    let events = futures::stream::unfold(receiver, async |mut receiver| {
+        let event = receiver.recv().await.ok()?;
+        Some((event, receiver))
+    });
+    Sse::new(events.map(|event| {
+        let data = serde_json::to_string(&event).expect("JSON");
+        Ok(Event::default().event(event.what.name()).id(event.id.as_str()).data(data))
+    }))
+}
+
+async fn take_report(
+    State(state): State<AgentState>,
+    headers: HeaderMap,
+    Json(report): Json<WorkerReport>,
+) -> StatusCode {
+    if headers.get("authorization").is_none_or(|found| found != &format!("Bearer {TOKEN}")[..]) {
+        return StatusCode::UNAUTHORIZED;
+    }
+    let _ = state.reports.send(report);
+    StatusCode::NO_CONTENT
+}
