@@ -13,7 +13,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use mtxfleet_wire::{DrainId, EventKind, FleetEvent, LegId, LegNotice, NodeId};
+use mtxfleet_wire::{DrainId, EventKind, FleetEvent, LegId, LegNotice, NodeId, NodeState};
 
 use crate::config::Via;
 
@@ -250,6 +250,7 @@ impl Handover {
                 self.orders.retain(|(of, _)| of != drain);
             }
             EventKind::DrainEnded(record) => self.memory.over(&record.drain),
+            EventKind::NodeStateChanged { to: NodeState::Active, .. } => self.memory.back(&event.node),
             _ => {}
         }
     }

@@ -28,7 +28,8 @@ const MOST_TRACKS: usize = 16;
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum LegError {
-    #[error("{0}")]
+    /// Only the first line: retina adds the connection's details on more.
+    #[error("{}", .0.to_string().lines().next().unwrap_or_default())]
     Rtsp(#[from] retina::Error),
     #[error("it offers no track that can be read")]
     NoTracks,

@@ -29,7 +29,7 @@ pub(crate) struct Outlets {
     pub to_app: mpsc::Sender<Result<Item, Error>>,
     pub reports: mpsc::Sender<WorkerReport>,
     pub status: watch::Sender<Status>,
-    /// Told once: the tracks when the first leg plays, or why none does.
+    /// Told once: the tracks when the first packet came, or why none does.
     pub ready: oneshot::Sender<Result<Vec<Track>, Error>>,
 }
 
@@ -230,7 +230,10 @@ impl Session {
         if let (Some(assembly), Some(_)) = (&mut self.assembly, self.handover.current()) {
             assembly.begin_measuring_pause();
         }
-        let wanted = self.assembly.as_ref().map(|assembly| assembly.tracks().to_vec()).unwrap_or_default();
+        let wanted = match &self.assembly {
+            Some(assembly) if self.ready.is_none() => assembly.tracks().to_vec(),
+            _ => Vec::new(),
+        };
         let (settings, id, to) = (self.settings.clone(), leg.clone(), target.clone());
         let opener = self.opening.spawn(async move {
             let result = Leg::open(&settings, &to, &id, &wanted).await;
@@ -272,11 +275,12 @@ impl Session {
             }
         };
         let now = self.now();
-        let assembly = self.assembly.get_or_insert_with(|| Assembly::new(self.started, tracks.clone()));
-        let key = assembly.open_leg(now);
-        if let Some(ready) = self.ready.take() {
-            let _ = ready.send(Ok(tracks));
+        if self.ready.is_some() {
+            // No leg has delivered yet, so this one's tracks are the stream's.
+            self.assembly = None;
         }
+        let assembly = self.assembly.get_or_insert_with(|| Assembly::new(self.started, tracks));
+        let key = assembly.open_leg(now);
         self.legs.push(Running { id: id.clone(), key, leg, heard: now, flowing: false });
         self.apply(Input::Opened(&id));
     }
@@ -298,6 +302,9 @@ impl Session {
             if !std::mem::replace(&mut running.flowing, true) {
                 let id = running.id.clone();
                 self.apply(Input::Packets(&id));
+                if let (Some(ready), Some(assembly)) = (self.ready.take(), &self.assembly) {
+                    let _ = ready.send(Ok(assembly.tracks().to_vec()));
+                }
             }
         }
     }

@@ -10,8 +10,8 @@ use url::Url;
 /// A single event must fit into this; a notice for a thousand legs is about half of it.
 const MAX_EVENT: usize = 1 << 20;
 
-/// Nothing for this long, not even a comment, and the connection is taken for dead.
-const IDLE: Duration = Duration::from_secs(30);
+/// Nothing for this long, and the connection is taken for dead: agents send a comment every 10 s.
+const IDLE: Duration = Duration::from_secs(25);
 
 /// One event as it came.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -66,7 +66,7 @@ pub struct Stream {
 }
 
 impl Stream {
-    /// Connects through the stable URL, and tries again until the stream is there or `open_timeout` has passed.
+    /// Connects through the stable URL, and tries again until a packet has come or `open_timeout` has passed.
     ///
     /// # Errors
     /// [`Error::Config`] with every fault at once, [`Error::NotOpened`] with what was tried last. Nothing is left

@@ -103,6 +103,11 @@ impl Memory {
         self.draining.retain(|(of, _)| of != drain);
     }
 
+    /// The node is in service again.
+    pub(super) fn back(&mut self, node: &NodeId) {
+        self.draining.retain(|(_, draining)| draining != node);
+    }
+
     pub(super) fn is_over(&self, drain: &DrainId) -> bool {
         self.over.known.contains(drain)
     }

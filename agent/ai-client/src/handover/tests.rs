@@ -136,6 +136,16 @@ fn warm_nodes_come_before_cold_ones_and_a_draining_one_never() {
 }
 
 #[test]
+fn a_node_that_is_back_in_service_is_gone_to_again() {
+    let mut script = Script::live(LIMITS);
+    script.notice(1, "d2", "a", "7");
+    let (from, to) = (NodeState::Offline, NodeState::Active);
+    assert_eq!(script.event(2, EventKind::NodeStateChanged { from, to, why: String::new() }), [""; 0]);
+    let order = MoveOrder { drain: id("d3"), node: id("b"), legs: vec![named("1", &[("a", true)])] };
+    assert_eq!(script.event(3, EventKind::DrainMove(order)), ["open 2 a (a:554)"]);
+}
+
+#[test]
 fn legs_spread_over_warm_nodes() {
     let nodes = ["b", "c", "d"];
     let candidates = nodes.map(|node| (node, true));

@@ -1,16 +1,15 @@
 //! Planned moves between real servers lose nothing, whichever way the order comes; a crash is bridged and told.
 
-mod support;
-
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use mtxfleet_ai_client::{State, StreamConfig, Via};
+use mtxfleet_ai_client::StreamConfig;
 use mtxfleet_tests::lab::camera::{Camera, CameraKind};
 use mtxfleet_tests::lab::wait::wait_for;
 use mtxfleet_wire::{EventKind, WorkerReport};
-use support::reader::{Outcome, Worker};
-use support::{Agent, Balancer, Fleet, TOKEN, media_server, notice};
+
+use crate::reader::{Outcome, Worker};
+use crate::support::{Agent, Balancer, Fleet, TOKEN, media_server, notice};
 
 /// Frames of 40 ms that are seen between two moves.
 const BETWEEN: usize = 40;
@@ -99,6 +98,7 @@ async fn moves_there_and_back_lose_nothing_whatever_the_camera_sends() -> Result
         eprintln!("{kind:?}: {:?}, extra pauses {pauses:?} ms", outcome.comparison);
         assert_whole(&name, &outcome, 3);
         assert!(pauses.iter().all(|pause| *pause <= EXTRA_PAUSE_MS), "{name}: {pauses:?} ms");
+        assert!(outcome.got.keyframe_with_parameters, "{name}: a decoder could not start at a keyframe");
         assert!(outcome.got.with_wall_time > 0, "{name}: no sender report was used");
     }
     Ok(())

@@ -4,8 +4,9 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use mtxfleet_ai_client::{Codec, Discontinuity, Frame, Item, LegId, Status, Stream, StreamConfig, Track};
+use mtxfleet_ai_client::{Codec, Discontinuity, Item, LegId, Status, Stream, StreamConfig};
 use mtxfleet_tests::compare::{Arrival, Comparison, compare, vcl_hash_annex_b};
+use mtxfleet_tests::lab::wait::wait_for;
 use mtxfleet_tests::plain_reader::{PacketReader, PlainReader, VideoCodec};
 use mtxfleet_wire::StitchCounters;
 use tokio::sync::{oneshot, watch};
@@ -22,14 +23,14 @@ pub struct Got {
     pub audio: Vec<i64>,
     pub gaps: Vec<Discontinuity>,
     pub with_wall_time: usize,
-    pub first_keyframe: Option<Frame>,
+    /// A keyframe had a sequence parameter set before it.
+    pub keyframe_with_parameters: bool,
     pub error: Option<String>,
 }
 
 /// One worker on one camera, with plain readers at the ingestion node beside it.
 pub struct Worker {
     pub status: watch::Receiver<Status>,
-    pub tracks: Vec<Track>,
     pub got: Arc<Mutex<Got>>,
     stop: oneshot::Sender<()>,
     task: JoinHandle<StitchCounters>,
@@ -49,12 +50,17 @@ pub struct Outcome {
 impl Worker {
     /// Opens the stream once the camera is seen at the ingestion node.
     pub async fn start(config: StreamConfig, truth_url: &str) -> Result<Self> {
-        let truth = PlainReader::start(truth_url);
-        ensure!(truth.wait_for(5, Duration::from_secs(20)).await, "no camera at {truth_url}: {:?}", truth.ended());
+        let truth = wait_for("the camera", Duration::from_secs(20), async || {
+            // A plain reader does not try again.
+            let reader = PlainReader::start(truth_url);
+            let there = reader.wait_for(5, Duration::from_secs(5)).await;
+            if there { Ok(reader) } else { Err(reader.ended().unwrap_or_default()) }
+        })
+        .await?;
         let truth_packets = PacketReader::start_packets(truth_url);
         ensure!(truth_packets.wait_for(1, Duration::from_secs(20)).await, "no packets: {:?}", truth_packets.ended());
         let mut stream = Stream::open(config).await?;
-        let (status, tracks) = (stream.watch(), stream.tracks().to_vec());
+        let status = stream.watch();
         let got = Arc::new(Mutex::new(Got::default()));
         let (stop, mut stopped) = oneshot::channel();
         let sink = got.clone();
@@ -70,11 +76,11 @@ impl Worker {
             }
             stream.close().await
         });
-        Ok(Self { status, tracks, got, stop, task, truth, truth_packets })
+        Ok(Self { status, got, stop, task, truth, truth_packets })
     }
 
     pub async fn wait_for_frames(&self, count: usize) -> Result<()> {
-        mtxfleet_tests::lab::wait::wait_for("frames", Duration::from_secs(20), async || {
+        wait_for("frames", Duration::from_secs(20), async || {
             let got = self.got.lock().expect("unpoisoned");
             match (got.video.len(), &got.error) {
                 (_, Some(error)) => Err(error.clone()),
@@ -94,6 +100,8 @@ impl Worker {
     }
 
     /// The leg once it is another than `old`.
+    /// # Errors
+    /// When the old leg delivers after 30 s.
     pub async fn leg_after(&mut self, old: &LegId) -> Result<LegId> {
         let other = |status: &Status| status.leg.as_ref().is_some_and(|leg| leg != old);
         let waited = tokio::time::timeout(Duration::from_secs(30), self.status.wait_for(other)).await;
@@ -131,9 +139,11 @@ impl Got {
         if let Some(hash) = vcl_hash_annex_b(codec, bytes) {
             self.video.push(Arrival { hash, at: frame.received });
         }
-        if frame.keyframe && self.first_keyframe.is_none() {
-            self.first_keyframe = Some(frame);
-        }
+        let sps = match codec {
+            VideoCodec::H264 => [0, 0, 1, 0x67],
+            VideoCodec::H265 => [0, 0, 1, 0x42],
+        };
+        self.keyframe_with_parameters |= frame.keyframe && bytes.windows(4).any(|window| window == sps);
     }
 }
 

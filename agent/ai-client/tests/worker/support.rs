@@ -27,8 +27,6 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{broadcast, mpsc, watch};
 use tokio::task::JoinHandle;
 
-pub mod reader;
-
 pub const TOKEN: &str = "a-worker-token";
 
 /// The real server, or a loud skip.
