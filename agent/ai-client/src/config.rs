@@ -56,7 +56,8 @@ pub struct StreamConfig {
     pub leg_timeout: Duration,
     /// How long a new leg may run beside the old one until every track is joined.
     pub cover_timeout: Duration,
-    /// A leg that delivers nothing for this long is taken for dead and replaced.
+    /// A leg that delivers nothing for this long is taken for dead and replaced. To be longer than the camera's
+    /// longest pause between two pictures.
     pub silence_timeout: Duration,
     /// How long an opened stream tries to come back before it ends with [`crate::Error::Gone`]; `None` is for ever.
     pub give_up_after: Option<Duration>,

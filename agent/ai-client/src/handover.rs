@@ -228,7 +228,7 @@ impl Handover {
         }
         match &event.what {
             EventKind::DrainNotice(notice) if !self.memory.is_over(&notice.drain) => {
-                self.memory.draining(&notice.drain, &notice.node);
+                self.memory.draining(now, &notice.drain, &notice.node);
                 for named in self.ours(&notice.legs) {
                     if self.memory.first_of(&notice.drain, &named.leg, Kind::Notice) {
                         self.actions.push(Action::Acknowledge { drain: notice.drain.clone(), leg: named.leg });
@@ -236,7 +236,7 @@ impl Handover {
                 }
             }
             EventKind::DrainMove(order) if !self.memory.is_over(&order.drain) => {
-                self.memory.draining(&order.drain, &order.node);
+                self.memory.draining(now, &order.drain, &order.node);
                 for named in self.ours(&order.legs) {
                     if self.memory.first_of(&order.drain, &named.leg, Kind::Move) {
                         self.orders.push_back((order.drain.clone(), named));
@@ -260,7 +260,7 @@ impl Handover {
         let (Some(current), None) = (&self.current, &self.attempt) else { return };
         let Some(index) = self.orders.iter().position(|(_, named)| named.leg == *current) else { return };
         let Some((drain, named)) = self.orders.remove(index) else { return };
-        let draining = self.memory.draining_nodes();
+        let draining = self.memory.draining_nodes(now);
         let mut left = targets::in_order(self.limits.via, &named, &draining);
         let Some(target) = left.pop_front() else { return };
         self.open(now, target, Some((drain, named.leg)), left, VecDeque::new());

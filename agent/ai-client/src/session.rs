@@ -38,7 +38,7 @@ struct Running {
     id: LegId,
     key: LegKey,
     leg: Leg,
-    /// When its last packet came; for one that has none yet, when it was opened.
+    /// When anything last came; for a leg that has brought nothing yet, when it was opened.
     heard: Duration,
     flowing: bool,
 }
@@ -293,18 +293,17 @@ impl Session {
             Some(Err(error)) => return self.lost(index, error.to_string()),
             None => return self.lost(index, "the server ended it".to_owned()),
         };
+        // A sender report is a sign of life too: the server sends them whether the camera does anything or not.
+        running.heard = now;
         let is_media = matches!(item, LegItem::Rtp { .. });
         if let Some(assembly) = &mut self.assembly {
             assembly.push(now, running.key, item);
         }
-        if is_media {
-            running.heard = now;
-            if !std::mem::replace(&mut running.flowing, true) {
-                let id = running.id.clone();
-                self.apply(Input::Packets(&id));
-                if let (Some(ready), Some(assembly)) = (self.ready.take(), &self.assembly) {
-                    let _ = ready.send(Ok(assembly.tracks().to_vec()));
-                }
+        if is_media && !std::mem::replace(&mut running.flowing, true) {
+            let id = running.id.clone();
+            self.apply(Input::Packets(&id));
+            if let (Some(ready), Some(assembly)) = (self.ready.take(), &self.assembly) {
+                let _ = ready.send(Ok(assembly.tracks().to_vec()));
             }
         }
     }
@@ -355,11 +354,13 @@ impl Session {
         let delivers = matches!(state, State::Live | State::Moving);
         self.away_since = if delivers { None } else { self.away_since.or(Some(now)) };
         let counters = self.assembly.as_ref().map(Assembly::counters).unwrap_or_default();
-        let new = Status { state, leg: self.handover.current().cloned(), counters };
+        let leg = self.handover.current();
         self.status.send_if_modified(|old| {
-            let differs = *old != new;
-            *old = new;
-            differs
+            if old.state == state && old.counters == counters && old.leg.as_ref() == leg {
+                return false;
+            }
+            *old = Status { state, leg: leg.cloned(), counters };
+            true
         });
     }
 

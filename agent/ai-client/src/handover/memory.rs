@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeSet, HashSet, VecDeque};
 use std::hash::Hash;
+use std::time::Duration;
 
 use mtxfleet_wire::{DrainId, EventId, LegId, NodeId};
 
@@ -9,6 +10,9 @@ use mtxfleet_wire::{DrainId, EventId, LegId, NodeId};
 const EVENTS: usize = 4096;
 const LEGS: usize = 512;
 const DRAINS: usize = 64;
+
+/// The end of a drain may be missed; after this a node that is named as a candidate is believed to be back.
+const DRAINING_FOR: Duration = Duration::from_secs(600);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Kind {
@@ -51,11 +55,18 @@ impl<T: Clone + Eq + Hash> Recent<T> {
 }
 
 #[derive(Debug)]
+struct Draining {
+    drain: DrainId,
+    node: NodeId,
+    since: Duration,
+}
+
+#[derive(Debug)]
 pub(super) struct Memory {
     events: Recent<EventId>,
     legs: Recent<(DrainId, LegId, Kind)>,
     over: Recent<DrainId>,
-    draining: VecDeque<(DrainId, NodeId)>,
+    draining: VecDeque<Draining>,
 }
 
 impl Default for Memory {
@@ -82,30 +93,31 @@ impl Memory {
         self.legs.remove(&(drain.clone(), leg.clone(), kind));
     }
 
-    pub(super) fn draining(&mut self, drain: &DrainId, node: &NodeId) {
-        if self.draining.iter().any(|(of, _)| of == drain) {
+    pub(super) fn draining(&mut self, now: Duration, drain: &DrainId, node: &NodeId) {
+        if self.draining.iter().any(|known| known.drain == *drain) {
             return;
         }
-        self.draining.push_back((drain.clone(), node.clone()));
+        self.draining.push_back(Draining { drain: drain.clone(), node: node.clone(), since: now });
         if self.draining.len() > DRAINS {
             self.draining.pop_front();
         }
     }
 
     /// Nodes that are on their way out, and so are no place to go to.
-    pub(super) fn draining_nodes(&self) -> BTreeSet<NodeId> {
-        self.draining.iter().map(|(_, node)| node.clone()).collect()
+    pub(super) fn draining_nodes(&self, now: Duration) -> BTreeSet<NodeId> {
+        let fresh = |known: &&Draining| now.saturating_sub(known.since) < DRAINING_FOR;
+        self.draining.iter().filter(fresh).map(|known| known.node.clone()).collect()
     }
 
     /// The drain was cancelled or has ended: what still comes of it is late.
     pub(super) fn over(&mut self, drain: &DrainId) {
         self.over.insert(drain.clone());
-        self.draining.retain(|(of, _)| of != drain);
+        self.draining.retain(|known| known.drain != *drain);
     }
 
     /// The node is in service again.
     pub(super) fn back(&mut self, node: &NodeId) {
-        self.draining.retain(|(_, draining)| draining != node);
+        self.draining.retain(|known| known.node != *node);
     }
 
     pub(super) fn is_over(&self, drain: &DrainId) -> bool {

@@ -4,11 +4,13 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use mtxfleet_ai_client::{Error, Item, State, Status, Stream, StreamConfig, Via};
+use mtxfleet_tests::lab::address::Loopback;
 use mtxfleet_tests::lab::camera::{Camera, CameraKind};
+use mtxfleet_tests::lab::wait::wait_for;
 use mtxfleet_wire::{EventKind, MoveOrder, NodeId, WorkerReport};
 
 use crate::reader::Worker;
-use crate::support::{Agent, Balancer, Fleet, TOKEN, media_server, notice};
+use crate::support::{Agent, Balancer, Fleet, Server, TOKEN, media_server, notice};
 
 pub const CAMERA: &str = "cam1";
 pub const WORKER: &str = "w-1";
@@ -17,7 +19,7 @@ pub const BOUND: Duration = Duration::from_secs(20);
 /// A fleet with one camera, and a worker's configuration that leads to node `a`.
 pub struct Scene {
     pub fleet: Fleet,
-    _camera: Camera,
+    camera: Camera,
     balancer: Balancer,
     pub agent: Agent,
     pub config: StreamConfig,
@@ -35,7 +37,7 @@ impl Scene {
             worker_token: Some(TOKEN.into()),
             ..StreamConfig::new(CAMERA, WORKER, format!("rtsp://{}", balancer.address), "lab")
         };
-        Ok(Some(Self { fleet, _camera: camera, balancer, agent, config }))
+        Ok(Some(Self { fleet, camera, balancer, agent, config }))
     }
 
     pub async fn worker(&self, config: StreamConfig) -> Result<Worker> {
@@ -69,6 +71,83 @@ async fn a_crash_is_bridged_by_the_stable_url_and_the_gap_is_told() -> Result<()
 }
 
 #[tokio::test]
+async fn a_node_that_hangs_is_left() -> Result<()> {
+    let Some(mut scene) = Scene::start("worker library: a node that hangs").await? else { return Ok(()) };
+    let config = StreamConfig { silence_timeout: Duration::from_secs(1), ..scene.config.clone() };
+    let mut worker = scene.worker(config).await?;
+    worker.wait_for_frames(25).await?;
+    let leg = worker.leg().context("it reads")?;
+    scene.balancer.point_to(scene.fleet.nodes["b"].rtsp);
+    let node = scene.fleet.nodes.get_mut("a").context("a node")?;
+    node.process.freeze();
+    worker.leg_after(&leg).await?;
+    worker.wait_for_frames(worker.frames() + 25).await?;
+    let outcome = worker.finish().await?;
+    let found = outcome.comparison;
+    assert_eq!((found.duplicated, found.out_of_order, found.foreign), (0, 0, 0), "{found:?}");
+    assert_eq!(outcome.got.gaps.is_empty(), found.lost == 0, "a loss is told, and only a loss: {found:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_camera_that_restarts_is_followed_and_one_with_another_codec_is_told() -> Result<()> {
+    let Some(mut scene) = Scene::start("worker library: a camera that restarts").await? else { return Ok(()) };
+    let mut stream = Stream::open(scene.config.clone()).await?;
+    let mut status = stream.watch();
+    let follow = async |stream: &mut Stream, frames: usize| -> Result<usize, Error> {
+        let (mut seen, mut gaps) = (0, 0);
+        while seen < frames {
+            match stream.next().await {
+                Some(Ok(Item::Frame(f))) => { if seen % 20 == 0 || seen<3 { eprintln!("{seen} {} {:?} {}", f.rtp_time, f.received, f.keyframe); } seen += 1 }
+                Some(Ok(Item::Discontinuity(g))) => {eprintln!("{g:?}"); gaps += 1},
+                Some(Err(error)) => return Err(error),
+                None => return Err(Error::Task),
+            }
+        }
+        Ok(gaps)
+    };
+    assert_eq!(tokio::time::timeout(BOUND, follow(&mut stream, 25)).await??, 0);
+    let leg = stream.leg();
+    scene.camera.process.kill();
+    tokio::time::timeout(BOUND, status.wait_for(|now| now.state == State::Reconnecting)).await??;
+    let to = scene.fleet.ingestion.rtsp.to_string();
+    scene.camera = Camera::start(CAMERA, CameraKind::H264, &to, scene.fleet.logs.path())?;
+    let back = |now: &Status| now.state == State::Live && now.leg != leg;
+    tokio::time::timeout(BOUND, status.wait_for(back)).await??;
+    // Some of these were there before; the gap is told before the first new one.
+    assert!(tokio::time::timeout(BOUND, follow(&mut stream, 250)).await?? >= 1, "no gap was told");
+    scene.camera.process.kill();
+    scene.camera = Camera::start(CAMERA, CameraKind::H265, &to, scene.fleet.logs.path())?;
+    let error = tokio::time::timeout(BOUND, follow(&mut stream, usize::MAX)).await?.expect_err("other tracks");
+    assert!(matches!(&error, Error::TracksChanged(what) if what.contains("h265")), "{error}");
+    assert!(stream.next().await.is_none());
+    Ok(())
+}
+
+#[tokio::test]
+async fn user_and_password_open_what_is_closed_to_others() -> Result<()> {
+    let Some(binary) = media_server("worker library: RTSP credentials") else { return Ok(()) };
+    let (mut addresses, logs) = (Loopback::next(), tempfile::tempdir()?);
+    let closed = "authInternalUsers:\n- user: any\n  permissions:\n  - action: publish\n  - action: api\n\
+                  - user: ann\n  pass: se+cret\n  permissions:\n  - action: read\npaths:\n  all_others:\n";
+    let server = Server::start(&binary, "closed", closed, &mut addresses, logs.path())?;
+    let _camera = wait_for("the camera", BOUND, async || -> Result<Camera> {
+        // The server may not listen yet, and ffmpeg tries once.
+        server.readers().await?;
+        Camera::start(CAMERA, CameraKind::H264, &server.rtsp.to_string(), logs.path())
+    })
+    .await?;
+    let config = |user: &str| StreamConfig::new(CAMERA, WORKER, format!("rtsp://{user}{}", server.rtsp), "lab");
+    let mut stream = Stream::open(config("ann:se%2Bcret@")).await?;
+    assert!(matches!(stream.next().await, Some(Ok(Item::Frame(_)))));
+    stream.close().await;
+    let open_timeout = Duration::from_secs(1);
+    let refused = Stream::open(StreamConfig { open_timeout, ..config("ann:wrong@") }).await.expect_err("refused");
+    assert!(refused.to_string().contains("401"), "{refused}");
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_candidate_that_is_not_there_is_passed_over() -> Result<()> {
     let Some(mut scene) = Scene::start("worker library: dead candidate").await? else { return Ok(()) };
     let mut worker = scene.worker(scene.config.clone()).await?;
@@ -80,7 +159,7 @@ async fn a_candidate_that_is_not_there_is_passed_over() -> Result<()> {
     (dead.node, dead.rtsp, dead.warm) =
         (NodeId::new("dead").context("valid")?, scene.fleet.addresses.port()?.to_string(), true);
     order.legs[0].candidates.insert(0, dead);
-    scene.agent.say(EventKind::DrainMove(order));
+    scene.agent.say("a", EventKind::DrainMove(order));
     worker.leg_after(&leg).await?;
     let report = scene.agent.report().await?;
     assert!(matches!(&report, WorkerReport::Moved { to: Some(node), .. } if node.as_str() == "b"), "{report:?}");
@@ -98,7 +177,7 @@ async fn a_worker_that_sees_only_the_balancer_moves_through_it() -> Result<()> {
     worker.wait_for_frames(50).await?;
     let leg = worker.leg().context("it reads")?;
     scene.balancer.point_to(scene.fleet.nodes["b"].rtsp);
-    scene.agent.say(EventKind::DrainMove(scene.order("d1", &worker)?));
+    scene.agent.say("a", EventKind::DrainMove(scene.order("d1", &worker)?));
     let new_leg = worker.leg_after(&leg).await?;
     let report = scene.agent.report().await?;
     assert!(matches!(report, WorkerReport::Moved { to: None, .. }), "{report:?}");
@@ -121,7 +200,7 @@ async fn an_application_that_is_behind_still_acknowledges_and_loses_nothing() ->
     let leg = stream.leg().context("it reads")?;
     // Nothing is fetched from here on: reading stops, and that must not be taken for a dead leg.
     let order = scene.fleet.order("d1", "a", &["b"], CAMERA, WORKER, &leg);
-    scene.agent.say(notice(&order));
+    scene.agent.say("a", notice(&order));
     let report = scene.agent.report().await?;
     assert!(matches!(report, WorkerReport::Acknowledged { .. }), "{report:?}");
     let paused = Instant::now();
@@ -144,7 +223,7 @@ async fn an_application_that_is_behind_still_acknowledges_and_loses_nothing() ->
 
 #[tokio::test]
 async fn a_stream_that_never_comes_is_a_clear_error_in_time() -> Result<()> {
-    let mut addresses = mtxfleet_tests::lab::address::Loopback::next();
+    let mut addresses = Loopback::next();
     let nobody = addresses.port()?;
     let config = StreamConfig {
         open_timeout: Duration::from_millis(700),

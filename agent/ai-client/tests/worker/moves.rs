@@ -9,7 +9,7 @@ use mtxfleet_tests::lab::wait::wait_for;
 use mtxfleet_wire::{EventKind, WorkerReport};
 
 use crate::reader::{Outcome, Worker};
-use crate::support::{Agent, Balancer, Fleet, TOKEN, media_server, notice};
+use crate::support::{Agent, Balancer, Fleet, TOKEN, back, media_server, notice};
 
 /// Frames of 40 ms that are seen between two moves.
 const BETWEEN: usize = 40;
@@ -53,11 +53,11 @@ async fn move_to(
     let leg = worker.leg().context("it reads")?;
     let name = worker_name(stream);
     let order = fleet.order(&format!("{name}-{n}"), from, &[to], stream, &name, &leg);
-    agent.say(notice(&order));
+    agent.say(from, notice(&order));
     let report = agent.report().await?;
     assert!(matches!(&report, WorkerReport::Acknowledged { leg: of, .. } if *of == leg), "{report:?}");
     assert_eq!(worker.leg().as_ref(), Some(&leg), "a notice alone moves nothing");
-    agent.say(EventKind::DrainMove(order));
+    agent.say(from, EventKind::DrainMove(order));
     let new_leg = worker.leg_after(&leg).await?;
     let report = agent.report().await?;
     let WorkerReport::Moved { leg: old, new_leg: reported, to: node, extra_pause_ms, .. } = report else {
@@ -69,6 +69,7 @@ async fn move_to(
         if readers.iter().any(|query| query.contains(leg.as_str())) { Err(readers.join(" ")) } else { Ok(()) }
     })
     .await?;
+    agent.say(from, back());
     let readers = fleet.nodes[to].readers().await?;
     assert!(readers.contains(&format!("worker={name}&leg={new_leg}")), "{readers:?}");
     Ok(extra_pause_ms)

@@ -10,7 +10,7 @@ use redis::AsyncCommands as _;
 use redis::streams::StreamRangeReply;
 
 use crate::faults::{BOUND, CAMERA, Scene, WORKER};
-use crate::support::{event, notice};
+use crate::support::{back, event, notice};
 
 struct Redis {
     process: Process,
@@ -82,12 +82,13 @@ async fn notices_come_by_redis_and_by_an_agent_once_it_is_gone() -> Result<()> {
     })
     .await?;
     let order = scene.order("d1", &worker)?;
-    let _: u32 = redis.publish(keys.events(), json(&event(notice(&order)))?).await?;
+    let _: u32 = redis.publish(keys.events(), json(&event("a", notice(&order)))?).await?;
     let told = reports(&mut redis, &keys, 1).await?;
     assert!(matches!(&told[0], WorkerReport::Acknowledged { leg: of, .. } if *of == leg), "{told:?}");
 
     // By the log alone, as for a worker that was away when it was published.
-    let _: String = redis.xadd(keys.event_log(), "*", &[("event", json(&event(EventKind::DrainMove(order)))?)]).await?;
+    let _: String =
+        redis.xadd(keys.event_log(), "*", &[("event", json(&event("a", EventKind::DrainMove(order)))?)]).await?;
     let leg = worker.leg_after(&leg).await?;
     let told = reports(&mut redis, &keys, 2).await?;
     assert!(matches!(&told[1], WorkerReport::Moved { new_leg, .. } if *new_leg == leg), "{told:?}");
@@ -102,14 +103,15 @@ async fn notices_come_by_redis_and_by_an_agent_once_it_is_gone() -> Result<()> {
     // By an agent.
     server.process.kill();
     scene.agent.wait_for_listeners(1).await?;
+    scene.agent.say("a", back());
     let order = scene.fleet.order("d2", "b", &["a"], CAMERA, WORKER, &leg);
-    scene.agent.say(notice(&order));
+    scene.agent.say("b", notice(&order));
     let report = scene.agent.report().await?;
     assert!(matches!(report, WorkerReport::Acknowledged { .. }), "{report:?}");
-    scene.agent.say(EventKind::DrainMove(order));
+    scene.agent.say("b", EventKind::DrainMove(order));
     worker.leg_after(&leg).await?;
     let report = scene.agent.report().await?;
-    assert!(matches!(report, WorkerReport::Moved { .. }), "{report:?}");
+    assert!(matches!(report, WorkerReport::Moved { to: Some(_), .. }), "{report:?}");
     worker.wait_for_frames(worker.frames() + 25).await?;
     let outcome = worker.finish().await?;
     assert!(outcome.comparison.is_perfect(), "{:?}", outcome.comparison);

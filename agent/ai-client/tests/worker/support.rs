@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
@@ -20,8 +21,8 @@ use mtxfleet_tests::lab::process::{Process, Recipe};
 use mtxfleet_tests::lab::wait::wait_for;
 use mtxfleet_tests::server_binary;
 use mtxfleet_wire::{
-    Candidate, DrainNotice, EventId, EventKind, FleetEvent, LegId, LegNotice, MoveOrder, NodeId, SCHEMA, StreamName,
-    UnixMillis, WorkerId, WorkerReport,
+    Candidate, DrainNotice, EventId, EventKind, FleetEvent, LegId, LegNotice, MoveOrder, NodeId, NodeState, SCHEMA,
+    StreamName, UnixMillis, WorkerId, WorkerReport,
 };
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{broadcast, mpsc, watch};
@@ -52,6 +53,25 @@ pub struct Server {
 }
 
 impl Server {
+    /// Starts a server with RTSP and API and nothing else; `more` is the rest of its configuration.
+    pub fn start(
+        binary: &server_binary::ServerBinary,
+        name: &str,
+        more: &str,
+        addresses: &mut Loopback,
+        logs: &Path,
+    ) -> Result<Self> {
+        let (rtsp, api) = (addresses.port()?, addresses.port()?);
+        let text = format!(
+            "logLevel: info\napi: yes\napiAddress: {api}\nrtsp: yes\nrtspTransports: [tcp]\nrtspAddress: {rtsp}\n\
+             rtmp: no\nhls: no\nwebrtc: no\nsrt: no\nmoq: no\n{more}"
+        );
+        let file = logs.join(format!("{name}.yml"));
+        std::fs::write(&file, text)?;
+        let recipe = Recipe::new(name, &binary.path).args([file.to_string_lossy()]);
+        Ok(Self { rtsp, api, process: recipe.start(logs)? })
+    }
+
     /// The sessions that read, as `query` says: `worker=ID&leg=UUID`.
     pub async fn readers(&self) -> Result<Vec<String>> {
         let url = format!("http://{}/v3/rtspsessions/list", self.api);
@@ -76,20 +96,10 @@ impl Fleet {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let mut addresses = Loopback::next();
         let logs = tempfile::tempdir()?;
-        let mut start = |name: &str, paths: &str| -> Result<Server> {
-            let (rtsp, api) = (addresses.port()?, addresses.port()?);
-            let text = format!(
-                "logLevel: info\napi: yes\napiAddress: {api}\nrtsp: yes\nrtspTransports: [tcp]\nrtspAddress: {rtsp}\n\
-                 rtmp: no\nhls: no\nwebrtc: no\nsrt: no\nmoq: no\npaths:\n{paths}"
-            );
-            let file = logs.path().join(format!("{name}.yml"));
-            std::fs::write(&file, text)?;
-            let recipe = Recipe::new(name, &binary.path).args([file.to_string_lossy()]);
-            Ok(Server { rtsp, api, process: recipe.start(logs.path())? })
-        };
-        let ingestion = start("ingestion", "  all_others:\n")?;
+        let mut start = |name: &str, paths: &str| Server::start(binary, name, paths, &mut addresses, logs.path());
+        let ingestion = start("ingestion", "paths:\n  all_others:\n")?;
         let pull = format!(
-            "  \"~^(.+)$\":\n    source: rtsp://{}/$G1\n    sourceOnDemand: yes\n    rtspTransport: tcp\n",
+            "paths:\n  \"~^(.+)$\":\n    source: rtsp://{}/$G1\n    sourceOnDemand: yes\n    rtspTransport: tcp\n",
             ingestion.rtsp
         );
         let nodes = BTreeMap::from([("a", start("a", &pull)?), ("b", start("b", &pull)?)]);
@@ -123,11 +133,16 @@ pub fn notice(order: &MoveOrder) -> EventKind {
     EventKind::DrainNotice(DrainNotice { drain, node, deadline: UnixMillis(u64::MAX), legs })
 }
 
+/// A node that drained serves again.
+pub fn back() -> EventKind {
+    EventKind::NodeStateChanged { from: NodeState::Draining, to: NodeState::Active, why: "drained in a test".into() }
+}
+
 /// An event with an id of its own.
-pub fn event(what: EventKind) -> FleetEvent {
+pub fn event(node: &str, what: EventKind) -> FleetEvent {
     static LAST: AtomicU64 = AtomicU64::new(0);
     let id = EventId::new(format!("event-{}", LAST.fetch_add(1, Ordering::Relaxed))).expect("valid");
-    FleetEvent { schema: SCHEMA, id, at: UnixMillis(0), node: NodeId::new("a").expect("valid"), what }
+    FleetEvent { schema: SCHEMA, id, at: UnixMillis(0), node: NodeId::new(node).expect("valid"), what }
 }
 
 /// Forwards TCP to whichever server is set: what a load balancer is to a worker.
@@ -209,8 +224,8 @@ impl Agent {
         .await
     }
 
-    pub fn say(&self, what: EventKind) {
-        let _ = self.events.send(event(what));
+    pub fn say(&self, node: &str, what: EventKind) {
+        let _ = self.events.send(event(node, what));
     }
 
     pub async fn report(&mut self) -> Result<WorkerReport> {
