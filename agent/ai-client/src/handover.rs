@@ -179,7 +179,11 @@ impl Handover {
 
     /// Why the last attempts failed, for an error message.
     pub(crate) fn last_errors(&self) -> String {
-        self.attempt.as_ref().map_or_else(String::new, |attempt| joined(&attempt.errors))
+        match &self.attempt {
+            Some(attempt) if attempt.errors.is_empty() => format!("{}: no answer yet", attempt.target),
+            Some(attempt) => joined(&attempt.errors),
+            None => String::new(),
+        }
     }
 
     /// What has been decided since the last call.

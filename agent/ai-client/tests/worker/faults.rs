@@ -98,8 +98,8 @@ async fn a_camera_that_restarts_is_followed_and_one_with_another_codec_is_told()
         let (mut seen, mut gaps) = (0, 0);
         while seen < frames {
             match stream.next().await {
-                Some(Ok(Item::Frame(f))) => { if seen % 20 == 0 || seen<3 { eprintln!("{seen} {} {:?} {}", f.rtp_time, f.received, f.keyframe); } seen += 1 }
-                Some(Ok(Item::Discontinuity(g))) => {eprintln!("{g:?}"); gaps += 1},
+                Some(Ok(Item::Frame(_))) => seen += 1,
+                Some(Ok(Item::Discontinuity(_))) => gaps += 1,
                 Some(Err(error)) => return Err(error),
                 None => return Err(Error::Task),
             }
@@ -111,7 +111,8 @@ async fn a_camera_that_restarts_is_followed_and_one_with_another_codec_is_told()
     scene.camera.process.kill();
     tokio::time::timeout(BOUND, status.wait_for(|now| now.state == State::Reconnecting)).await??;
     let to = scene.fleet.ingestion.rtsp.to_string();
-    scene.camera = Camera::start(CAMERA, CameraKind::H264, &to, scene.fleet.logs.path())?;
+    // Coded otherwise, since this camera sends the same pictures bit for bit each time it starts.
+    scene.camera = Camera::start(CAMERA, CameraKind::H264Slices, &to, scene.fleet.logs.path())?;
     let back = |now: &Status| now.state == State::Live && now.leg != leg;
     tokio::time::timeout(BOUND, status.wait_for(back)).await??;
     // Some of these were there before; the gap is told before the first new one.
@@ -141,7 +142,8 @@ async fn user_and_password_open_what_is_closed_to_others() -> Result<()> {
     let mut stream = Stream::open(config("ann:se%2Bcret@")).await?;
     assert!(matches!(stream.next().await, Some(Ok(Item::Frame(_)))));
     stream.close().await;
-    let open_timeout = Duration::from_secs(1);
+    // The server waits before it refuses.
+    let open_timeout = Duration::from_secs(5);
     let refused = Stream::open(StreamConfig { open_timeout, ..config("ann:wrong@") }).await.expect_err("refused");
     assert!(refused.to_string().contains("401"), "{refused}");
     Ok(())
