@@ -72,12 +72,24 @@ pub struct EventLoop {
     answers: HashMap<Ticket, oneshot::Sender<Result<DrainView, DrainRefusal>>>,
     tickets: u64,
     machine_read: Option<Instant>,
+    shown: Option<Instant>,
     exit: bool,
 }
 
 impl EventLoop {
     pub fn new(clock: Clock, cluster: String, node: Node, edges: Edges, pace: watch::Sender<Pace>) -> Self {
-        Self { clock, cluster, node, edges, pace, answers: HashMap::new(), tickets: 0, machine_read: None, exit: false }
+        Self {
+            clock,
+            cluster,
+            node,
+            edges,
+            pace,
+            answers: HashMap::new(),
+            tickets: 0,
+            machine_read: None,
+            shown: None,
+            exit: false,
+        }
     }
 
     /// Runs until `stop` resolves, or a drain has ended and the configuration says that the agent ends then.
@@ -109,12 +121,22 @@ impl EventLoop {
 
     async fn turn(&mut self, event: Event) {
         let effects = self.node.apply(self.now(), event);
+        let somebody_waits = effects.iter().any(|effect| matches!(effect, Effect::Announce(_) | Effect::Answer { .. }));
+        if somebody_waits || self.shown.is_none_or(|shown| shown.elapsed() >= self.tick_every() / 2) {
+            self.show();
+        }
         self.perform(effects).await;
+    }
+
+    /// Copies what the HTTP API shows. Not at every event: most looks at the API are seconds apart, and in a large
+    /// fleet the copy costs more than the event.
+    fn show(&mut self) {
         let now = self.now();
+        self.shown = Some(Instant::now());
         self.edges.snapshot.send_replace(Arc::new(Snapshot {
             node: self.node.member_view(now),
             fleet: self.node.fleet_view(now, &self.cluster),
-            streams: self.node.stream_views(now.mono),
+            streams: self.node.stream_views(),
             drain: self.node.drain_view(now.mono),
             ready: self.node.readiness(),
         }));
@@ -229,6 +251,7 @@ impl EventLoop {
         if let Some(registry) = &self.edges.registry {
             registry.flush(STOP_WITHIN).await;
         }
+        self.edges.webhooks.flush(STOP_WITHIN).await;
         self.edges.gossip.stop().await;
     }
 }

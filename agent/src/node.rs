@@ -20,7 +20,8 @@ use std::time::Duration;
 
 use mtxfleet_leader::Fleet;
 use mtxfleet_wire::{
-    Bitrate, EventId, EventKind, FleetEvent, Mono, NodeFacts, NodeId, NodeState, SCHEMA, ServerHealth, UnixMillis,
+    Bitrate, EventId, EventKind, FleetEvent, Mono, NodeFacts, NodeId, NodeState, SCHEMA, ServerHealth, StreamReport,
+    UnixMillis,
 };
 
 use balancers::Balancers;
@@ -28,7 +29,7 @@ use draining::Draining;
 use effect::{Effect, Pace};
 use event::Event;
 use neighbours::Neighbours;
-use publishing::Said;
+use publishing::{Said, stream_reports};
 use readers::{AnonymousRtsp, Readers};
 use sample::{MachineSample, ServerProblem, ServerSample};
 use traffic::Traffic;
@@ -87,6 +88,8 @@ struct Server {
     looked: Option<Mono>,
     readers: Readers,
     traffic: Traffic,
+    /// What gossip, registry and HTTP say of the streams here, made once a look.
+    streams: Vec<StreamReport>,
     sessions: BTreeSet<String>,
     last_new_session: Option<Mono>,
 }
@@ -139,7 +142,7 @@ impl Node {
 
     fn see_server(&mut self, now: Now, look: Result<ServerSample, ServerProblem>) {
         match look {
-            Ok(sample) => self.server.see(sample, self.settings.anonymous_rtsp),
+            Ok(sample) => self.server.see(sample, &self.settings),
             Err(problem) => self.server.fell_ill(now.mono, problem),
         }
     }
@@ -181,9 +184,10 @@ impl Node {
 }
 
 impl Server {
-    fn see(&mut self, sample: ServerSample, anonymous_rtsp: AnonymousRtsp) {
+    fn see(&mut self, sample: ServerSample, settings: &Settings) {
         self.traffic.look(&sample);
-        self.readers = Readers::of(&sample, anonymous_rtsp, &self.traffic.bitrates());
+        self.readers = Readers::of(&sample, settings.anonymous_rtsp, &self.traffic.bitrates());
+        self.streams = stream_reports(settings.facts.role, &sample, &self.readers, &self.traffic);
         let sessions: BTreeSet<String> = self.readers.protocols.keys().cloned().collect();
         if sessions.difference(&self.sessions).next().is_some() {
             self.last_new_session = Some(sample.at);
@@ -205,6 +209,7 @@ impl Server {
         self.looked = None;
         self.sample = ServerSample::default();
         self.readers = Readers::default();
+        self.streams.clear();
         self.traffic.forget();
     }
 }

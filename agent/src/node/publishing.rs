@@ -1,6 +1,7 @@
 //! What the world hears of this node: gossip, registry, load balancers, resolver, disk. Said when it changed, and the
 //! load once a second.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use mtxfleet_wire::{
@@ -11,7 +12,8 @@ use mtxfleet_wire::{
 use super::draining::Saved;
 use super::effect::{BalancerWord, Effect, Projection};
 use super::readers::Readers;
-use super::sample::{PathSample, Protocol};
+use super::sample::{PathSample, Protocol, ServerSample};
+use super::traffic::Traffic;
 use super::{Node, Now};
 
 /// The load is said this often, also while the server is looked at more often.
@@ -54,9 +56,8 @@ impl Node {
         if is_news(&mut self.said.drain, &drain) {
             effects.push(Effect::PublishDrain(drain));
         }
-        let streams = self.stream_reports(now.mono);
-        if is_news(&mut self.said.streams, &streams) {
-            effects.push(Effect::PublishStreams(streams));
+        if is_news(&mut self.said.streams, &self.server.streams) {
+            effects.push(Effect::PublishStreams(self.server.streams.clone()));
         }
         let owners = self.owners();
         if is_news(&mut self.said.owners, &owners) {
@@ -96,28 +97,6 @@ impl Node {
         }
     }
 
-    pub(super) fn stream_reports(&self, now: Mono) -> Vec<StreamReport> {
-        let paths = self.server.sample.paths.iter().filter(|path| !path.source.is_empty() || path.available);
-        let report = |path: &PathSample| {
-            let name = StreamName::new(path.name.as_str()).ok()?;
-            let legs = self.server.readers.legs.iter().filter(|leg| leg.stream == name);
-            let mut legs: Vec<Leg> = legs.map(|leg| Leg { worker: leg.worker.clone(), leg: leg.leg.clone() }).collect();
-            legs.sort();
-            let others = self.server.readers.anonymous.iter().chain(&self.server.readers.viewers);
-            Some(StreamReport {
-                owned: is_owned(self.settings.facts.role, path),
-                ready: path.available,
-                flowing: self.server.traffic.flows(&path.name, now),
-                since: path.available_since.unwrap_or_default(),
-                readers: others.filter(|reader| reader.stream == path.name).count() as u32,
-                bitrate: self.server.traffic.bitrate(&path.name),
-                legs,
-                name,
-            })
-        };
-        paths.filter_map(report).collect()
-    }
-
     fn balancer_word(&self, now: Mono) -> BalancerWord {
         if self.state != NodeState::Active {
             return BalancerWord::Drain;
@@ -146,15 +125,15 @@ impl Node {
 
     fn projection(&self, now: Now) -> Projection {
         let me = &self.settings.id;
-        let streams = self.stream_reports(now.mono);
-        let owned = streams.iter().filter(|stream| stream.owned && stream.ready).map(|stream| StreamRecord {
-            stream: stream.name.clone(),
-            owner: me.clone(),
-            url: format!("rtsp://{}/{}", self.settings.facts.rtsp, stream.name),
-            flowing: stream.flowing,
-            bitrate: stream.bitrate,
-            since: stream.since,
-        });
+        let owned =
+            self.server.streams.iter().filter(|stream| stream.owned && stream.ready).map(|stream| StreamRecord {
+                stream: stream.name.clone(),
+                owner: me.clone(),
+                url: format!("rtsp://{}/{}", self.settings.facts.rtsp, stream.name),
+                flowing: stream.flowing,
+                bitrate: stream.bitrate,
+                since: stream.since,
+            });
         let legs = self.server.readers.legs.iter().map(|leg| LegRecord {
             leg: leg.leg.clone(),
             worker: leg.worker.clone(),
@@ -187,6 +166,40 @@ impl Node {
         };
         dead.filter_map(record).collect()
     }
+}
+
+/// The streams of one look, in the order that MediaMTX lists them.
+pub(super) fn stream_reports(
+    role: Role,
+    sample: &ServerSample,
+    readers: &Readers,
+    traffic: &Traffic,
+) -> Vec<StreamReport> {
+    let mut legs: BTreeMap<&str, Vec<Leg>> = BTreeMap::new();
+    for leg in &readers.legs {
+        let known = Leg { worker: leg.worker.clone(), leg: leg.leg.clone() };
+        legs.entry(leg.stream.as_str()).or_default().push(known);
+    }
+    let mut others: BTreeMap<&str, u32> = BTreeMap::new();
+    for reader in readers.anonymous.iter().chain(&readers.viewers) {
+        *others.entry(&reader.stream).or_default() += 1;
+    }
+    let report = |path: &PathSample| {
+        let mut legs = legs.remove(path.name.as_str()).unwrap_or_default();
+        legs.sort();
+        Some(StreamReport {
+            // A path that no fleet could name is not gossiped.
+            name: StreamName::new(path.name.as_str()).ok()?,
+            owned: is_owned(role, path),
+            ready: path.available,
+            flowing: traffic.flows(&path.name, sample.at),
+            since: path.available_since.unwrap_or_default(),
+            legs,
+            readers: others.get(path.name.as_str()).copied().unwrap_or(0),
+            bitrate: traffic.bitrate(&path.name),
+        })
+    };
+    sample.paths.iter().filter(|path| !path.source.is_empty() || path.available).filter_map(report).collect()
 }
 
 /// A stream is owned where it comes from its camera: on an ingestion node, whatever its source.

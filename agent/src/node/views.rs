@@ -27,9 +27,9 @@ impl Node {
 
     /// All streams of all members.
     #[must_use]
-    pub fn stream_views(&self, now: Mono) -> Vec<StreamView> {
-        let mine =
-            self.stream_reports(now).into_iter().map(|stream| StreamView { stream, node: self.settings.id.clone() });
+    pub fn stream_views(&self) -> Vec<StreamView> {
+        let mine = self.server.streams.iter();
+        let mine = mine.map(|stream| StreamView { stream: stream.clone(), node: self.settings.id.clone() });
         let theirs = self.fleet.members().filter(|member| member.liveness != Liveness::Dead).flat_map(|member| {
             let view = |stream: &mtxfleet_wire::StreamReport| StreamView {
                 stream: stream.clone(),
