@@ -208,7 +208,10 @@ impl EventLoop {
             RegistryEvent::Reachable(reachable) => Some(Event::Registry { reachable }),
             RegistryEvent::Admission { drain, answer } => Some(Event::Admission { drain, answer }),
             RegistryEvent::WorkerReport(report) => Some(Event::WorkerReport { report, via: Via::Registry }),
-            RegistryEvent::Seeds(_) => None,
+            RegistryEvent::Seeds(seeds) => {
+                self.edges.gossip.add_seeds(seeds.iter().filter_map(|seed| seed.gossip.parse().ok()).collect());
+                None
+            }
         }
     }
 

@@ -48,11 +48,11 @@ async fn run(config: Config) -> anyhow::Result<()> {
     let clock = Clock::start();
     let started = Clock::wall();
     let node_id = config.node.id.clone();
-    let facts = facts(&config, started);
     let metrics = Arc::new(Metrics::default());
     let feed = EventFeed::default();
 
     let (gossip, peers) = Gossip::start(gossip_settings(&config).await?, started).await?;
+    let facts = facts(&config, gossip.advertised(), started);
     gossip.set_facts(&facts).await?;
     let (registry, registry_events) = match &config.registry.url {
         Some(url) => {
@@ -144,13 +144,14 @@ async fn run(config: Config) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn facts(config: &Config, started: UnixMillis) -> NodeFacts {
+fn facts(config: &Config, gossip: SocketAddr, started: UnixMillis) -> NodeFacts {
     NodeFacts {
         schema: SCHEMA,
         role: config.node.role,
         zone: config.node.zone.clone(),
         rtsp: config.mediamtx.advertised_rtsp(&config.node.advertise),
         http: config.http.advertise.as_str().trim_end_matches('/').to_owned(),
+        gossip: gossip.to_string(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         started,
     }

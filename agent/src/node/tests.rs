@@ -27,6 +27,7 @@ fn facts(name: &str, role: Role) -> NodeFacts {
         zone: String::new(),
         rtsp: format!("{name}:8554"),
         http: format!("http://{name}:8780"),
+        gossip: String::new(),
         version: "0".into(),
         started: UnixMillis(7),
     }

@@ -85,6 +85,9 @@ pub struct NodeFacts {
     pub rtsp: String,
     /// `http://host:port` of this node's agent.
     pub http: String,
+    /// `ip:port` of its gossip, so that a newcomer finds the fleet in the registry.
+    #[serde(default)]
+    pub gossip: String,
     /// Version of mtxfleet.
     pub version: String,
     pub started: UnixMillis,

@@ -22,6 +22,7 @@ fn peer(name: &str, role: Role) -> Peer {
             zone: String::new(),
             rtsp: format!("{name}:8554"),
             http: format!("http://{name}:8780"),
+            gossip: String::new(),
             version: "0".into(),
             started: UnixMillis(0),
         }),

@@ -111,6 +111,7 @@ fn facts(zone: &str) -> NodeFacts {
         zone: zone.into(),
         rtsp: "127.0.0.1:8554".into(),
         http: "http://127.0.0.1:9000".into(),
+        gossip: String::new(),
         version: "0.1.0".into(),
         started: UnixMillis(1),
     }

@@ -39,6 +39,7 @@ fn full_snapshot() -> Snapshot {
         zone: "a\"b".to_owned(),
         rtsp: "127.0.0.1:8554".to_owned(),
         http: "http://127.0.0.1:9000".to_owned(),
+        gossip: String::new(),
         version: "0".to_owned(),
         started: UnixMillis(1_500),
     });

@@ -72,10 +72,8 @@ pub struct AdmitRequest {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Seed {
     pub node: NodeId,
-    /// `host:port` of its RTSP server.
-    pub rtsp: String,
-    /// `http://host:port` of its agent.
-    pub http: String,
+    /// `ip:port` of its gossip.
+    pub gossip: String,
 }
 
 #[derive(Debug, Clone, PartialEq)]

@@ -326,7 +326,7 @@ impl Task {
             match serde_json::from_str::<NodeRecord>(&text) {
                 Ok(record) if record.schema <= SCHEMA => {
                     if record.state != NodeState::Offline && Some(&record.node) != own.as_ref() {
-                        seeds.push(Seed { node: record.node, rtsp: record.facts.rtsp, http: record.facts.http });
+                        seeds.push(Seed { node: record.node, gossip: record.facts.gossip });
                     }
                 }
                 _ => add(&self.link.stats.records_skipped, 1),

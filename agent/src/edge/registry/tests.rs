@@ -44,6 +44,7 @@ fn node(name: &str, state: NodeState, updated: u64) -> NodeRecord {
             zone: String::new(),
             rtsp: "127.0.0.1:8554".to_owned(),
             http: "http://127.0.0.1:9000".to_owned(),
+            gossip: "127.0.0.1:7946".to_owned(),
             version: "0".to_owned(),
             started: UnixMillis(1),
         },
@@ -639,7 +640,7 @@ async fn the_nodes_in_the_registry_are_offered_as_seeds_but_not_those_offline_or
     let seeds = next(&mut events, |event| if let RegistryEvent::Seeds(seeds) = event { Some(seeds) } else { None });
     let seeds = seeds.await;
     assert_eq!(seeds.iter().map(|seed| seed.node.as_str()).collect::<Vec<_>>(), ["b"]);
-    assert_eq!(seeds[0].rtsp, "127.0.0.1:8554");
+    assert_eq!(seeds[0].gossip, "127.0.0.1:7946");
     assert_eq!(get(&registry.stats().records_skipped), 1);
 }
 
