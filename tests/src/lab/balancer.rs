@@ -19,6 +19,9 @@ use super::wait::wait_for;
 /// Name of the lab's balancer in what `agent-send` says.
 pub const NAME: &str = "lab";
 
+/// The backend of cameras, as mediamtx-config names it.
+pub const PUBLISHERS: &str = "ingestion";
+
 /// The backend of RTSP readers, as mediamtx-config names it.
 pub const READERS: &str = "distribution_rtsp";
 

@@ -28,7 +28,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
-use mediamtx_config::{Credential, Server};
+use mediamtx_config::Server;
 use mtxfleet_wire::{Liveness, NodeId, NodeState, Role};
 
 use address::Loopback;
@@ -44,9 +44,6 @@ use crate::server_binary::{self, ServerBinary};
 
 /// Name of the lab's fleet.
 pub const CLUSTER: &str = "lab";
-
-/// The fleet's own user at every server.
-const FLEET_USER: &str = "fleet";
 
 /// What a lab is made of; [`Builder::start`] starts it.
 #[derive(Debug, Clone)]
@@ -129,12 +126,13 @@ impl Builder {
                 planned.push(node::Plan::next(NodeId::new(format!("{short}-{number}"))?, role, &mut loopback)?);
             }
         }
+        let (half, other) = (uuid::Uuid::new_v4().into_bytes(), uuid::Uuid::new_v4().into_bytes());
+        let cluster_key: [u8; 32] = std::array::from_fn(|at| if at < 16 { half[at] } else { other[at - 16] });
         let shared = node::Shared {
             binary: server.clone(),
             agent: programs::of_workspace("mtxfleet")?,
-            credential: Credential::new(FLEET_USER, uuid::Uuid::new_v4().simple().to_string()),
-            // 32 bytes, as the agents want it: hexadecimal.
-            cluster_key: format!("{}{}", uuid::Uuid::new_v4().simple(), uuid::Uuid::new_v4().simple()),
+            credential: node::fleet_credential(&cluster_key),
+            cluster_key: node::hex(&cluster_key),
             token: uuid::Uuid::new_v4().simple().to_string(),
             redis: redis.as_ref().map(Redis::url),
             seeds: planned.iter().map(|plan| plan.gossip).collect(),

@@ -5,29 +5,34 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use hmac::{Hmac, KeyInit as _, Mac as _};
 use mediamtx_config::Credential;
 use mtxfleet_wire::{NodeId, Role};
+use sha2::Sha256;
 
-use super::CLUSTER;
 use super::address::Loopback;
 use super::agent::{Agent, client};
 use super::media_server::{Listeners, MediaServer};
 use super::process::Recipe;
 use super::wait::wait_for;
+use super::{CLUSTER, balancer};
 use crate::server_binary::ServerBinary;
 
 /// What a lab sets in its agents' configuration beside addresses.
 #[derive(Debug, Clone, Default)]
 pub struct Settings {
-    /// The `[drain]` table, as TOML.
+    /// Lines of the `[drain]` table (none: the defaults).
     pub drain: String,
+    /// Plain RTSP readers count as viewers, who leave in phase 4, and not as workers that cannot be told.
+    pub plain_readers_are_viewers: bool,
 }
 
 impl Settings {
     /// For the demo: viewers are given 6 s to leave, not a minute.
     #[must_use]
     pub fn demo() -> Self {
-        Self { drain: "viewer_window = \"6s\"\nviewer_cut = \"4s\"\n".to_owned() }
+        let drain = "viewer_window = \"6s\"\nviewer_cut = \"4s\"\n".to_owned();
+        Self { drain, plain_readers_are_viewers: true }
     }
 }
 
@@ -80,9 +85,8 @@ impl Node {
         let server = MediaServer::start(&shared.binary, &plan.id, plan.role, plan.at, &shared.credential, &dir, logs)?;
         let config = dir.join("mtxfleet.toml");
         std::fs::write(&config, agent_config(&plan, shared, &dir)).with_context(|| config.display().to_string())?;
-        let recipe = Recipe::new(plan.id.as_str(), &shared.agent)
-            .args(["agent", "--config", &config.display().to_string()])
-            .env("RUST_LOG", std::env::var("MTXFLEET_LAB_LOG").unwrap_or_else(|_| "info".to_owned()));
+        let recipe =
+            Recipe::new(plan.id.as_str(), &shared.agent).args(["agent", "--config", &config.display().to_string()]);
         let agent =
             Agent { node: plan.id.clone(), process: recipe.start(logs)?, http: plan.http, token: shared.token.clone() };
         let mut node = Self { id: plan.id, role: plan.role, agent, server, agent_check: plan.agent_check };
@@ -112,23 +116,47 @@ impl Node {
     }
 }
 
+/// What `docs/ref/config.md` describes. What is not set has its default.
 fn agent_config(plan: &Plan, shared: &Shared, dir: &Path) -> String {
-    let seeds: Vec<String> =
-        shared.seeds.iter().filter(|seed| **seed != plan.gossip).map(|s| format!("{s:?}")).collect();
-    let seeds = seeds.iter().map(|seed| format!("\"{seed}\"")).collect::<Vec<_>>().join(", ");
+    let others = shared.seeds.iter().filter(|seed| **seed != plan.gossip);
+    let seeds: Vec<String> = others.map(|seed| format!("\"{seed}\"")).collect();
     let registry = shared.redis.as_ref().map(|url| format!("[registry]\nurl = \"{url}\"\n")).unwrap_or_default();
-    let Credential { user, password } = &shared.credential;
+    let backend = match plan.role {
+        Role::Ingestion => balancer::PUBLISHERS,
+        Role::Distribution => balancer::READERS,
+    };
     format!(
-        "[node]\nid = \"{id}\"\nrole = \"{role}\"\nstate_dir = \"{state}\"\nadvertise = \"{ip}\"\n\
-         [cluster]\nname = \"{CLUSTER}\"\nkey = \"{key}\"\n\
-         [mediamtx]\napi = \"http://{api}\"\nmetrics = \"http://{metrics}\"\nrtsp = \"{rtsp}\"\n\
-         user = \"{user}\"\npassword = \"{password}\"\n\
-         [gossip]\nlisten = \"{gossip}\"\nseeds = [{seeds}]\n\
-         {registry}\
-         [http]\nlisten = \"{http}\"\ntoken = \"{token}\"\n\
-         [resolver]\nlisten = \"{resolver}\"\n\
-         [balancer.haproxy]\nagent_check = \"{agent_check}\"\n\
-         [drain]\n{drain}\n",
+        r#"
+[node]
+id = "{id}"
+role = "{role}"
+state_dir = "{state}"
+advertise = "{ip}"
+[cluster]
+name = "{CLUSTER}"
+key = "{key}"
+[mediamtx]
+api = "http://{api}"
+metrics = "http://{metrics}"
+rtsp = "{rtsp}"
+rtsp_readers = "{rtsp_readers}"
+[gossip]
+listen = "{gossip}"
+seeds = [{seeds}]
+{registry}
+[http]
+listen = "{http}"
+token = "{token}"
+[resolver]
+listen = "{resolver}"
+[balancer.haproxy]
+agent_check = "{agent_check}"
+expected_pollers = ["{balancer}/{backend}/{id}"]
+[drain]
+{drain}
+[log]
+level = "{log}"
+"#,
         id = plan.id,
         role = plan.role,
         state = dir.join("state").display(),
@@ -137,11 +165,27 @@ fn agent_config(plan: &Plan, shared: &Shared, dir: &Path) -> String {
         api = plan.at.api,
         metrics = plan.at.metrics,
         rtsp = plan.at.rtsp,
+        rtsp_readers = if shared.settings.plain_readers_are_viewers { "viewer" } else { "worker" },
         gossip = plan.gossip,
+        seeds = seeds.join(", "),
         http = plan.http,
         token = shared.token,
         resolver = plan.at.resolver,
         agent_check = plan.agent_check,
+        balancer = balancer::NAME,
         drain = shared.settings.drain,
+        log = std::env::var("MTXFLEET_LAB_LOG").unwrap_or_else(|_| "info".to_owned()),
     )
+}
+
+/// The fleet's own credential at every server, which agents derive from the cluster key: the first 32 hexadecimal
+/// digits of HMAC-SHA256 over a label (`docs/ref/config.md`, `[cluster]`).
+pub(super) fn fleet_credential(cluster_key: &[u8; 32]) -> Credential {
+    let mut mac = Hmac::<Sha256>::new_from_slice(cluster_key).expect("HMAC takes keys of any length");
+    mac.update(b"mtxfleet fleet password v1");
+    Credential::new("fleet", hex(&mac.finalize().into_bytes()[..16]))
+}
+
+pub(super) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
