@@ -4,9 +4,13 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use mtxfleet_tests::demo;
+use tracing_subscriber::EnvFilter;
 
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
 async fn main() -> ExitCode {
+    // Silent unless asked: RUST_LOG=mtxfleet_ai_client=debug shows what the workers do.
+    let filter = EnvFilter::from_default_env();
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     match demo::run(demo::Options::parse()).await {
         Ok(verdict) => {
             println!("{verdict}");

@@ -52,7 +52,7 @@ struct Report<'a> {
 }
 
 /// Readers of each camera.
-const AUDIENCE: PerCamera = PerCamera { workers: 2, controls: 1, viewers: 1 };
+const AUDIENCE: PerCamera = PerCamera { workers: 2, controls: 2, viewers: 0 };
 
 /// Frames that every worker gets before the first drain, between drains and after the last: 3 s.
 const AT_REST: usize = 75;

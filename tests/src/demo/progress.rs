@@ -32,27 +32,24 @@ pub(super) fn fleet(lab: &Lab, took: Duration) {
 
 pub(super) fn audience(audience: &Audience, after: Duration) {
     println!(
-        "  readers   {} workers, {} plain readers that reconnect at once (the control), {} viewers; all through the \
-         load balancer, all receive after {:.1} s",
+        "  readers   {} AI workers; {} plain RTSP viewers that reconnect at once, as the control",
         audience.workers.len(),
-        audience.controls.len(),
-        audience.viewer_count(),
-        after.as_secs_f64()
+        audience.controls.len()
     );
+    println!("            all through the load balancer; all receive after {:.1} s", after.as_secs_f64());
 }
 
 pub(super) async fn drain_begins(lab: &Lab, drained: &NodeId, number: u32, of: u32) -> Result<()> {
-    println!();
+    println!("\nWho reads what where (workers + plain viewers)");
     for node in distribution(lab) {
         let member = node.agent.member().await?;
         let streams = node.agent.streams().await?;
         let here = streams.iter().filter(|s| s.node == node.id && s.stream.ready);
-        let carries: Vec<String> = here
-            .map(|s| format!("{} ({} workers, {} others)", s.stream.name, s.stream.legs.len(), s.stream.readers))
-            .collect();
+        let carries: Vec<String> =
+            here.map(|s| format!("{}: {} + {}", s.stream.name, s.stream.legs.len(), s.stream.readers)).collect();
         let state = member.load.map_or("unknown", |load| load.state.as_str());
         let mark = if node.id == *drained { "->" } else { "  " };
-        println!("{mark} {:<8} {state:<9} {}", node.id, carries.join(", "));
+        println!("{mark} {:<8} {state:<9} {}", node.id, carries.join("   "));
     }
     let which = if of > 1 { format!(" ({number} of {of})") } else { String::new() };
     println!("\nDraining {drained}, the busiest{which}");
@@ -98,11 +95,10 @@ impl Phases {
         let out = record.out_of_balancer_seconds.map_or_else(|| "unknown".to_owned(), |s| format!("{s:.1} s"));
         println!("  {:?} after {seconds:.1} s; out of the load balancer after {out}", record.outcome);
         println!(
-            "  {moved} of {} workers' legs moved, {} other readers disconnected, {} viewers left, {} disconnected",
+            "  {moved} of {} workers moved; of the viewers {} left by themselves, {} were disconnected",
             record.legs.len(),
-            record.readers_disconnected,
             record.viewers_left,
-            record.viewers_disconnected
+            record.viewers_disconnected + record.readers_disconnected
         );
     }
 

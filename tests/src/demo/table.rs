@@ -17,7 +17,11 @@ pub(super) fn print(lab: &Lab, results: &Results) {
         for row in rows {
             let frames = &row.frames;
             let who = format!("  {:<15} {:<16}", row.worker, kind(&row.stream));
-            let cut = row.times_cut_off.map(|times| format!("   cut off {times}x")).unwrap_or_default();
+            let cut = match (row.times_cut_off, row.undecodable) {
+                (Some(0), _) => "   not on that node".to_owned(),
+                (Some(times), Some(frames)) => format!("   cut off {times}x; {frames} more not decodable"),
+                _ => String::new(),
+            };
             let foreign = if frames.foreign > 0 { format!("   {} damaged", frames.foreign) } else { String::new() };
             println!(
                 "{who:<34} {:>6} {:>8} {:>5} {:>5} {:>8}   {:>5} ms{cut}{foreign}",
@@ -36,5 +40,6 @@ pub(super) fn print(lab: &Lab, results: &Results) {
     let camera = of_all.clone().map(|row| row.frames.camera_pause_ms).max().unwrap_or_default();
     let interval = of_all.map(|row| row.frames.frame_interval_ms).max().unwrap_or_default();
     println!("\nThe cameras send a frame every {interval} ms; the longest pause of any of them was {camera} ms.");
+    println!("Not decodable: frames that come after a reconnection and before the next keyframe.");
     println!("Frames are compared by content with what a plain reader recorded at the ingestion node.");
 }

@@ -45,6 +45,10 @@ pub struct ReaderResult {
     /// Times that the connection was lost: for a plain reader only.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub times_cut_off: Option<usize>,
+    /// Frames that came between a reconnection and the next keyframe, which no decoder can show: for a plain reader
+    /// only. They are not counted as lost.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub undecodable: Option<u64>,
     /// What the worker's library counted; the figures above do not use it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub counters: Option<StitchCounters>,
@@ -105,12 +109,6 @@ impl Audience {
         Ok(audience)
     }
 
-    /// Plain readers that nobody looks at.
-    #[must_use]
-    pub const fn viewer_count(&self) -> usize {
-        self.viewers.len()
-    }
-
     /// Waits until every worker has got this many more frames than it has now: the fleet is at rest again.
     ///
     /// # Errors
@@ -166,6 +164,7 @@ impl Audience {
                 stream,
                 frames,
                 times_cut_off: None,
+                undecodable: None,
                 counters: Some(recording.counters),
                 discontinuities: recording.discontinuities,
             });
@@ -180,6 +179,7 @@ impl Audience {
                 stream,
                 frames,
                 times_cut_off,
+                undecodable: Some(recording.undecodable),
                 counters: None,
                 discontinuities: Vec::new(),
             });

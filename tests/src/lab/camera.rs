@@ -104,14 +104,14 @@ impl Camera {
     pub fn start(name: &str, kind: CameraKind, to: &str, log_dir: &Path) -> Result<Self> {
         let ffmpeg = programs::find("ffmpeg")?;
         // A picture that moves everywhere and shows the time, so that hardly two frames are alike; noise makes sure.
-        let picture = format!("testsrc2=size=320x180:rate={FRAME_RATE},noise=alls=6:allf=t");
-        let mut args: Vec<String> = ["-hide_banner", "-loglevel", "warning", "-nostdin", "-re", "-f", "lavfi", "-i"]
-            .map(str::to_owned)
-            .to_vec();
+        // The filter paces it evenly; with `-re` frames come in pairs.
+        let picture = format!("testsrc2=size=320x180:rate={FRAME_RATE},noise=alls=6:allf=t,realtime");
+        let mut args: Vec<String> =
+            ["-hide_banner", "-loglevel", "warning", "-nostdin", "-f", "lavfi", "-i"].map(str::to_owned).to_vec();
         args.push(picture);
         let more = |args: &mut Vec<String>, these: &[&str]| args.extend(these.iter().map(|arg| (*arg).to_owned()));
         if kind == CameraKind::H264WithAudio {
-            more(&mut args, &["-re", "-f", "lavfi", "-i", "sine=frequency=440:sample_rate=48000"]);
+            more(&mut args, &["-f", "lavfi", "-i", "sine=frequency=440:sample_rate=48000,arealtime"]);
             more(&mut args, &["-c:a", "aac", "-b:a", "64k", "-ac", "1"]);
         }
         more(&mut args, &["-pix_fmt", "yuv420p", "-threads", "1"]);

@@ -29,7 +29,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use mediamtx_config::Server;
-use mtxfleet_wire::{Liveness, NodeId, NodeState, Role};
+use mtxfleet_wire::{Liveness, NodeId, NodeState, Role, ServerHealth};
 
 use address::Loopback;
 use balancer::Balancer;
@@ -254,15 +254,17 @@ impl Lab {
         for node in &mut self.nodes {
             node.server.wait_ready().await?;
         }
-        let count = self.nodes.len();
+        let (count, redis) = (self.nodes.len(), self.redis.is_some());
         for node in &mut self.nodes {
-            let what = format!("{} to see {count} nodes alive and active", node.id);
+            let what = format!("{} to see {count} nodes in service", node.id);
             wait_for(what, Duration::from_secs(20), async || -> Result<()> {
                 node.agent.process.check_alive()?;
                 let fleet = node.agent.fleet().await?;
                 let fit = |member: &&mtxfleet_wire::MemberView| {
-                    let active = member.load.as_ref().is_some_and(|load| load.state == NodeState::Active);
-                    member.liveness == Liveness::Alive && active
+                    let serves = member.load.as_ref().is_some_and(|load| {
+                        load.state == NodeState::Active && load.server == ServerHealth::Up && load.redis == redis
+                    });
+                    member.liveness == Liveness::Alive && serves
                 };
                 let seen: Vec<&str> = fleet.members.iter().filter(fit).map(|member| member.node.as_str()).collect();
                 ensure!(seen.len() == count, "only {seen:?} of {count}");

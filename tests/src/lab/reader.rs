@@ -28,6 +28,7 @@ pub struct ReconnectingReader {
 #[derive(Debug, Default)]
 struct Past {
     arrivals: Vec<Arrival>,
+    undecodable: u64,
     /// Why each connection ended.
     ends: Vec<String>,
 }
@@ -36,6 +37,8 @@ struct Past {
 #[derive(Debug)]
 pub struct Recording {
     pub arrivals: Vec<Arrival>,
+    /// Of these, frames between a reconnection and the next keyframe, which no decoder can show.
+    pub undecodable: u64,
     /// Why each connection but the last ended.
     pub ends: Vec<String>,
     /// When reading was stopped.
@@ -72,7 +75,7 @@ impl ReconnectingReader {
         // The task ends by itself; it has no result.
         let _ = self.task.await;
         let past = std::mem::take(&mut *self.past.lock().unwrap_or_else(PoisonError::into_inner));
-        Recording { arrivals: past.arrivals, ends: past.ends, ended }
+        Recording { arrivals: past.arrivals, undecodable: past.undecodable, ends: past.ends, ended }
     }
 }
 
@@ -92,6 +95,9 @@ async fn read(url: String, past: Arc<Mutex<Past>>, receives: Arc<AtomicBool>, mu
         let frames = reader.stop().await;
         {
             let mut past = past.lock().unwrap_or_else(PoisonError::into_inner);
+            if !past.ends.is_empty() {
+                past.undecodable += frames.iter().take_while(|frame| !frame.keyframe).count() as u64;
+            }
             past.arrivals.extend(frames.into_iter().map(Arrival::from));
             match why {
                 Some(why) => past.ends.push(why),
