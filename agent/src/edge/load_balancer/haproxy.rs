@@ -24,7 +24,9 @@ use tokio::task::{AbortHandle, JoinSet};
 
 use crate::node::effect::BalancerWord;
 
-/// A poller that sends a line does so with its connection; one that does not waits for the answer this long.
+/// A poller that sends a line does so with its connection; one that does not waits for the answer this long. To that
+/// the kernel of its machine adds 40 ms (it delays the end of the handshake when there is nothing to send), so an
+/// `agent-inter` of 100 ms, which is the poll's timeout too, needs `agent-send`.
 const LINE: Duration = Duration::from_millis(50);
 
 /// Longest line of a poller; of a longer one the start is taken.
