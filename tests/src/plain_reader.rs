@@ -24,7 +24,11 @@ use url::Url;
 /// Longer than MediaMTX holds a reader of a path whose source does not start (10 s).
 const OPEN_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// Reads the video track, frame by frame.
+/// Packets in a row that cannot be put together to frames. MediaMTX starts a pulled stream with `useAbsoluteTimestamp`
+/// in the middle of an access unit, which has a few hundred packets at most.
+const MAX_DAMAGED_PACKETS: usize = 1_000;
+
+/// Reads the video track, frame by frame. A frame of which not all is received is left out.
 pub type PlainReader = Reader<SeenFrame>;
 
 /// Reads every track, packet by packet.
@@ -192,8 +196,24 @@ async fn read_frames(url: &str, sink: &Sink<SeenFrame>) -> anyhow::Result<()> {
     let (session, codec) = open(url, true).await?;
     let codec = codec.context("no H.264 or H.265 track")?;
     let mut frames = session.demuxed()?;
+    let (mut damaged, mut last_error) = (0, None);
     while let Some(item) = frames.next().await {
-        let CodecItem::VideoFrame(frame) = item? else { continue };
+        let frame = match item {
+            Ok(CodecItem::VideoFrame(frame)) => frame,
+            Ok(_) => continue,
+            // A connection that failed stays so, and fails again; a reader that joined within an access unit goes on.
+            Err(error) if damaged < MAX_DAMAGED_PACKETS => {
+                damaged += 1;
+                last_error = Some(error);
+                continue;
+            }
+            Err(error) => return Err(error.into()),
+        };
+        damaged = 0;
+        if last_error.take().is_some() {
+            // What may be left of the damaged one.
+            continue;
+        }
         // A unit without a picture (parameter sets alone) is no frame.
         let Some(hash) = vcl_hash(codec, frame.data()) else { continue };
         sink.push(SeenFrame {
@@ -203,7 +223,7 @@ async fn read_frames(url: &str, sink: &Sink<SeenFrame>) -> anyhow::Result<()> {
             keyframe: frame.is_random_access_point(),
         });
     }
-    Ok(())
+    last_error.map_or(Ok(()), |error| Err(error.into()))
 }
 
 async fn read_packets(url: &str, sink: &Sink<SeenPacket>) -> anyhow::Result<()> {

@@ -188,7 +188,7 @@ impl PathItem {
             Phase::Ready { stream, since } => {
                 (Some(rfc3339(*since)), stream.tracks.iter().map(|track| track.codec.name().to_owned()).collect())
             }
-            Phase::Waiting | Phase::Ended => (None, Vec::new()),
+            Phase::Waiting | Phase::Idle => (None, Vec::new()),
         };
         let (inbound, outbound) =
             (path.counters.inbound_bytes.load(Relaxed), path.counters.outbound_bytes.load(Relaxed));
@@ -202,8 +202,8 @@ impl PathItem {
             // The real one says so of a path that waits for its source, too.
             online: true,
             online_time: Some(since.unwrap_or_else(|| "0001-01-01T00:00:00Z".to_owned())),
-            source: match path.publisher {
-                Some(session) => Link { r#type: "rtspSession", id: session.to_string() },
+            source: match &path.publisher {
+                Some((session, _)) => Link { r#type: "rtspSession", id: session.to_string() },
                 None => Link { r#type: "rtspSource", id: String::new() },
             },
             tracks2: tracks.iter().map(|codec: &String| json!({ "codec": codec, "codecProps": null })).collect(),

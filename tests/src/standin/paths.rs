@@ -1,7 +1,8 @@
 //! Which paths and sessions there are: what the API lists, and what a new reader finds.
 //!
-//! A path exists while it has a publisher or a source that runs. One that is pulled on demand comes with its first
-//! reader, and goes when its source ends, when it could not be started in time, or some time after its last reader.
+//! A published path exists while it has a publisher. One that is pulled on demand comes with its first reader and
+//! stays listed, idle, when its source has ended, could not be started in time, or was not needed for a while: the next
+//! reader starts it again. So does the real server.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -14,7 +15,7 @@ use std::{
 };
 
 use rtsp_types::StatusCode;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -42,15 +43,15 @@ pub(super) struct Server {
 pub(super) struct Path {
     pub(super) name: String,
     pub(super) conf_name: String,
-    /// The session that publishes; `None` when the stream is pulled.
-    pub(super) publisher: Option<Uuid>,
-    /// Ends the pull, or the publisher's connection.
-    pub(super) stop: CancellationToken,
+    /// The session that publishes, and what ends its connection; `None` when the stream is pulled.
+    pub(super) publisher: Option<(Uuid, CancellationToken)>,
     pub(super) counters: Arc<Counters>,
     pub(super) phase: watch::Sender<Phase>,
     readers: Mutex<BTreeSet<Uuid>>,
     /// For a pull on demand: how long it outlives its last reader.
     close_after: Option<Duration>,
+    /// Told to the pull when nobody has read for long enough.
+    pub(super) unneeded: Notify,
     /// Counts changes of readers, so that a timer set before the latest one does nothing.
     changes: AtomicU64,
 }
@@ -58,12 +59,12 @@ pub(super) struct Path {
 /// How far a path's source is.
 #[derive(Debug, Clone)]
 pub(super) enum Phase {
+    /// Not asked for, or over.
+    Idle,
     /// Being started.
     Waiting,
     /// Delivering.
     Ready { stream: Arc<Stream>, since: SystemTime },
-    /// Over; the path is no longer listed.
-    Ended,
 }
 
 /// What the API shows of an RTSP session.
@@ -112,6 +113,7 @@ impl Server {
     pub(super) fn start_persistent_sources(self: &Arc<Self>) {
         for conf in self.config.persistent_sources() {
             let path = Arc::new(Path::new(conf.name.clone(), conf.name.clone(), None, None));
+            path.set_not_ready(Phase::Waiting);
             lock(&self.paths).insert(path.name.clone(), path.clone());
             let url = conf.source.clone().unwrap_or_default();
             tokio::spawn(pull::run_always(self.clone(), path, url, conf.absolute_timestamp));
@@ -131,23 +133,17 @@ impl Server {
         query: &str,
     ) -> Result<(Arc<Path>, Arc<Stream>), StatusCode> {
         let (conf, source) = self.config.path(name, query).ok_or(StatusCode::BadRequest)?;
-        let path = match (self.path(name), source) {
+        let path = match (self.path(name), &source) {
             (Some(path), _) => path,
             (None, None) => return Err(StatusCode::NotFound),
-            (None, Some(url)) => {
-                let path = Arc::new(Path::new(name.to_owned(), conf.name.clone(), None, Some(conf.close_after)));
-                {
-                    let mut paths = lock(&self.paths);
-                    if paths.len() >= MAX_PATHS {
-                        return Err(StatusCode::ServiceUnavailable);
-                    }
-                    paths.insert(name.to_owned(), path.clone());
-                }
-                let (start_timeout, absolute) = (conf.start_timeout, conf.absolute_timestamp);
-                tokio::spawn(pull::run_on_demand(self.clone(), path.clone(), url, start_timeout, absolute));
-                path
+            (None, Some(_)) => {
+                self.add_path(Path::new(name.to_owned(), conf.name.clone(), None, Some(conf.close_after)))?
             }
         };
+        if let (Some(url), Some(_), true) = (source, path.close_after, path.leave_idle()) {
+            let (start_timeout, absolute) = (conf.start_timeout, conf.absolute_timestamp);
+            tokio::spawn(pull::run_on_demand(self.clone(), path.clone(), url, start_timeout, absolute));
+        }
         let mut phase = path.phase.subscribe();
         let reached = if path.close_after.is_some() {
             // Ends within the start timeout.
@@ -161,7 +157,7 @@ impl Server {
                 Ok((path, stream))
             }
             Ok(Phase::Waiting) => Err(StatusCode::NotFound),
-            _ => Err(StatusCode::BadRequest),
+            Ok(Phase::Idle) | Err(_) => Err(StatusCode::BadRequest),
         }
     }
 
@@ -181,31 +177,36 @@ impl Server {
             _ => return Err(StatusCode::BadRequest),
         };
         if let Some(former) = self.path(name) {
-            former.stop.cancel();
+            if let Some((_, kick)) = &former.publisher {
+                kick.cancel();
+            }
             self.end(&former);
         }
-        let mut path = Path::new(name.to_owned(), conf.name.clone(), Some(session.id), None);
-        path.stop = session.kick.clone();
+        let publisher = Some((session.id, session.kick.clone()));
+        let path = self.add_path(Path::new(name.to_owned(), conf.name.clone(), publisher, None))?;
+        let stream = Arc::new(Stream::new(tracks, path.counters.clone(), conf.absolute_timestamp));
+        path.set_ready(stream.clone());
+        Ok((path, stream))
+    }
+
+    fn add_path(&self, path: Path) -> Result<Arc<Path>, StatusCode> {
         let path = Arc::new(path);
         let mut paths = lock(&self.paths);
         if paths.len() >= MAX_PATHS {
             return Err(StatusCode::ServiceUnavailable);
         }
-        paths.insert(name.to_owned(), path.clone());
-        drop(paths);
-        let stream = Arc::new(Stream::new(tracks, path.counters.clone(), false, conf.absolute_timestamp));
-        path.set_ready(stream.clone());
-        Ok((path, stream))
+        paths.insert(path.name.clone(), path.clone());
+        Ok(path)
     }
 
-    /// Takes a path away and closes its readers. Without effect when another one has its name by now.
+    /// Takes a publisher's path away and closes its readers. Without effect when another one has its name by now.
     pub(super) fn end(&self, path: &Arc<Path>) {
         let mut paths = lock(&self.paths);
         if paths.get(&path.name).is_some_and(|listed| Arc::ptr_eq(listed, path)) {
             paths.remove(&path.name);
         }
         drop(paths);
-        path.set_not_ready(Phase::Ended);
+        path.set_not_ready(Phase::Idle);
     }
 
     pub(super) fn path(&self, name: &str) -> Option<Arc<Path>> {
@@ -255,12 +256,9 @@ impl Server {
         }
         let path = path.clone();
         tokio::spawn(async move {
-            tokio::select! {
-                () = tokio::time::sleep(close_after) => {}
-                () = path.stop.cancelled() => return,
-            }
+            tokio::time::sleep(close_after).await;
             if path.changes.load(Relaxed) == change {
-                path.stop.cancel();
+                path.unneeded.notify_waiters();
             }
         });
     }
@@ -273,18 +271,35 @@ pub(super) struct Unauthorized {
 }
 
 impl Path {
-    fn new(name: String, conf_name: String, publisher: Option<Uuid>, close_after: Option<Duration>) -> Path {
+    fn new(
+        name: String,
+        conf_name: String,
+        publisher: Option<(Uuid, CancellationToken)>,
+        close_after: Option<Duration>,
+    ) -> Path {
         Path {
             name,
             conf_name,
             publisher,
-            stop: CancellationToken::new(),
             counters: Arc::default(),
-            phase: watch::Sender::new(Phase::Waiting),
+            phase: watch::Sender::new(Phase::Idle),
             readers: Mutex::default(),
             close_after,
+            unneeded: Notify::new(),
             changes: AtomicU64::new(0),
         }
+    }
+
+    /// Goes from idle to waiting; false when it was not idle. A timer set for the last readers ends nothing any more.
+    fn leave_idle(&self) -> bool {
+        self.changes.fetch_add(1, Relaxed);
+        self.phase.send_if_modified(|phase| {
+            let idle = matches!(phase, Phase::Idle);
+            if idle {
+                *phase = Phase::Waiting;
+            }
+            idle
+        })
     }
 
     /// The source delivers now.

@@ -33,7 +33,7 @@ const MAX_REDIRECTS: usize = 10;
 /// Half of the session timeout that most servers give (60 s).
 const KEEPALIVE_PERIOD: Duration = Duration::from_secs(30);
 
-/// Pulls until the path is stopped, the source ends, or it could not be started within `start_timeout`.
+/// Pulls until the source ends or is not needed, or could not be started within `start_timeout`; then the path is idle.
 pub(super) async fn run_on_demand(
     server: Arc<Server>,
     path: Arc<Path>,
@@ -59,10 +59,9 @@ pub(super) async fn run_on_demand(
     };
     tokio::select! {
         () = pulling => {}
-        () = path.stop.cancelled() => {}
+        () = path.unneeded.notified() => tracing::info!("path {}: not needed by anyone", path.name),
     }
-    path.stop.cancel();
-    server.end(&path);
+    path.set_not_ready(Phase::Idle);
 }
 
 /// Pulls for ever.
@@ -150,7 +149,7 @@ impl Source {
 
     /// Makes the path ready and hands on what comes, until the source ends.
     async fn deliver(mut self, path: &Path, absolute: bool, patience: Duration) {
-        let stream = Arc::new(Stream::new(self.tracks.clone(), path.counters.clone(), true, absolute));
+        let stream = Arc::new(Stream::new(self.tracks.clone(), path.counters.clone(), absolute));
         path.set_ready(stream.clone());
         let mut keepalive = tokio::time::interval_at(Instant::now() + KEEPALIVE_PERIOD, KEEPALIVE_PERIOD);
         loop {

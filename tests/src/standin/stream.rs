@@ -1,7 +1,8 @@
 //! A stream: packets of one source, handed to the queue of every reader.
 //!
-//! RTP goes through unchanged but for the SSRC. A reader joins each track at the next access unit, never in the middle
-//! of one; the video of a pulled stream starts at its first keyframe, as MediaMTX was seen to do.
+//! RTP goes through unchanged but for the SSRC. A reader joins with the next packet, be that in the middle of an access
+//! unit. Video starts at its first keyframe; where the source's wall time is asked for, every track starts with the
+//! first packet after it is known. All as in MediaMTX 1.20.1 (`internal/protocols/rtsp/to_stream.go`).
 
 use std::{
     sync::{
@@ -21,7 +22,7 @@ use super::{
     message::Outgoing,
 };
 
-/// Between two sender reports to one reader. MediaMTX's own pace; the first follows the first access unit.
+/// Between two sender reports to one reader. MediaMTX's own pace; the first follows the first packet.
 const SENDER_REPORT_PERIOD: Duration = Duration::from_secs(10);
 
 /// From 1900, where NTP begins, to 1970.
@@ -97,24 +98,22 @@ struct TrackState {
 struct LastPacket {
     sequence: u16,
     timestamp: u32,
-    marker: bool,
 }
 
 #[derive(Debug)]
 struct JoinedReader {
     to: Reader,
-    /// Per track: whether it has had a packet, and when the next sender report is due.
-    tracks: Vec<(bool, Instant)>,
+    /// Per track, when the next sender report is due.
+    reports_due: Vec<Instant>,
 }
 
 impl Stream {
-    /// A stream that starts now. `from_keyframe`: drop video until decoding can start; `absolute_timestamp`: tell
-    /// readers the source's wall time rather than our own.
-    pub(super) fn new(tracks: Vec<Track>, path: Arc<Counters>, from_keyframe: bool, absolute_timestamp: bool) -> Self {
+    /// A stream that starts now. `absolute_timestamp`: tell readers the source's wall time rather than our own.
+    pub(super) fn new(tracks: Vec<Track>, path: Arc<Counters>, absolute_timestamp: bool) -> Self {
         let state = |track: &Track| TrackState {
             // The low bits of a random UUID.
             ssrc: Uuid::new_v4().as_u128() as u32,
-            started: !from_keyframe || matches!(track.codec, Codec::Other(_)),
+            started: matches!(track.codec, Codec::Other(_)),
             last: None,
             packets: 0,
             octets: 0,
@@ -135,16 +134,17 @@ impl Stream {
         self.lock().tracks[track].ssrc
     }
 
-    /// The sequence number and timestamp for `RTP-Info`: known when the next packet begins an access unit.
+    /// The sequence number of the next packet and the timestamp of the last one, for `RTP-Info`; `None` before the
+    /// first.
     pub(super) fn next_packet(&self, track: usize) -> Option<(u16, u32)> {
         let last = self.lock().tracks[track].last?;
-        last.marker.then_some((last.sequence.wrapping_add(1), last.timestamp))
+        Some((last.sequence.wrapping_add(1), last.timestamp))
     }
 
-    /// Lets a reader have packets, from the next access unit of each track on.
+    /// Lets a reader have packets, from the next one of each track on.
     pub(super) fn add_reader(&self, reader: Reader) {
-        let tracks = vec![(false, Instant::now()); self.tracks.len()];
-        self.lock().readers.push(JoinedReader { to: reader, tracks });
+        let reports_due = vec![Instant::now(); self.tracks.len()];
+        self.lock().readers.push(JoinedReader { to: reader, reports_due });
     }
 
     /// Ends that. Without effect when it is not there.
@@ -162,7 +162,9 @@ impl Stream {
             return;
         }
         state.started = true;
-        let begins_unit = state.last.is_none_or(|last| last.marker || last.timestamp != header.timestamp);
+        if self.absolute_timestamp && state.source_clock.is_none() {
+            return;
+        }
         state.last = Some(header);
         state.packets = state.packets.wrapping_add(1);
         state.octets = state.octets.wrapping_add((packet.len() - RTP_HEADER) as u32);
@@ -172,13 +174,9 @@ impl Stream {
         let mut report = None;
         for reader in &mut inner.readers {
             let Some((rtp, rtcp)) = reader.to.channels[track] else { continue };
-            let (joined, report_due) = &mut reader.tracks[track];
-            *joined |= begins_unit;
-            if !*joined {
-                continue;
-            }
+            let report_due = &mut reader.reports_due[track];
             reader.to.send(rtp, packet.clone(), false, &self.path);
-            if header.marker && now >= *report_due {
+            if now >= *report_due {
                 let clock_rate = self.tracks[track].clock_rate;
                 let report = report.get_or_insert_with(|| state.sender_report(self.absolute_timestamp, clock_rate));
                 if let Some(report) = report {
@@ -213,11 +211,11 @@ impl Reader {
                 self.counters.sent(length, rtcp);
                 path.sent(length, rtcp);
             }
-            Err(mpsc::error::TrySendError::Full(_)) => {
+            Err(mpsc::error::TrySendError::Full(_)) if !rtcp => {
                 self.counters.outbound_discarded.fetch_add(1, Relaxed);
             }
-            // Its connection is ending.
-            Err(mpsc::error::TrySendError::Closed(_)) => {}
+            // A report that will come again, or a connection that is ending.
+            Err(_) => {}
         }
     }
 }
@@ -251,7 +249,6 @@ fn rtp_header(packet: &[u8]) -> Option<LastPacket> {
     (header[0] >> 6 == 2).then(|| LastPacket {
         sequence: u16::from_be_bytes([header[2], header[3]]),
         timestamp: u32::from_be_bytes([header[4], header[5], header[6], header[7]]),
-        marker: header[1] & 0x80 != 0,
     })
 }
 

@@ -12,8 +12,15 @@ fn packet(sequence: u16, timestamp: u32, marker: bool, payload: &[u8]) -> BytesM
     packet
 }
 
-fn stream(from_keyframe: bool, absolute: bool) -> Stream {
-    Stream::new(media::tracks(SDP).unwrap(), Arc::default(), from_keyframe, absolute)
+fn stream(absolute: bool) -> Stream {
+    Stream::new(media::tracks(SDP).unwrap(), Arc::default(), absolute)
+}
+
+/// A stream whose video has started.
+fn started() -> Stream {
+    let stream = stream(false);
+    stream.write_rtp(0, packet(0, 0, true, &[0x65]));
+    stream
 }
 
 fn reader(queue: usize) -> (Reader, mpsc::Receiver<Outgoing>, Arc<Counters>) {
@@ -37,23 +44,20 @@ fn drain(queue: &mut mpsc::Receiver<Outgoing>) -> (Vec<u16>, Vec<Bytes>) {
 }
 
 #[tokio::test]
-async fn a_reader_joins_at_an_access_unit_not_within_one() {
-    let stream = stream(false, false);
+async fn a_reader_joins_with_the_next_packet() {
+    let stream = started();
     stream.write_rtp(0, packet(1, 100, false, &[0x41]));
     let (to, mut queue, _) = reader(10);
-    assert_eq!(stream.next_packet(0), None, "the next packet is in the middle of a unit");
+    assert_eq!(stream.next_packet(0), Some((2, 100)));
     stream.add_reader(to);
-    stream.write_rtp(0, packet(2, 100, false, &[0x41]));
-    stream.write_rtp(0, packet(3, 100, true, &[0x41]));
-    assert_eq!(stream.next_packet(0), Some((4, 100)));
-    stream.write_rtp(0, packet(4, 200, false, &[0x41]));
-    stream.write_rtp(0, packet(5, 200, true, &[0x41]));
-    assert_eq!(drain(&mut queue).0, [4, 5]);
+    stream.write_rtp(0, packet(2, 100, true, &[0x41]));
+    stream.write_rtp(0, packet(3, 200, true, &[0x41]));
+    assert_eq!(drain(&mut queue).0, [2, 3]);
 }
 
 #[tokio::test]
-async fn a_pulled_video_starts_at_a_keyframe() {
-    let stream = stream(true, false);
+async fn video_starts_at_a_keyframe() {
+    let stream = stream(false);
     let (to, mut queue, _) = reader(10);
     stream.add_reader(to);
     stream.write_rtp(0, packet(1, 100, true, &[0x41]));
@@ -65,7 +69,7 @@ async fn a_pulled_video_starts_at_a_keyframe() {
 
 #[tokio::test]
 async fn only_the_ssrc_of_a_packet_changes() {
-    let stream = stream(false, false);
+    let stream = started();
     let (to, mut queue, _) = reader(10);
     stream.add_reader(to);
     let original = packet(7, 100, true, &[0x41, 1, 2, 3]);
@@ -78,8 +82,9 @@ async fn only_the_ssrc_of_a_packet_changes() {
 
 #[tokio::test]
 async fn a_full_queue_discards_and_counts() {
-    let stream = stream(false, false);
-    let (to, mut queue, counters) = reader(2);
+    let stream = started();
+    // Room for a packet, the sender report behind it, and another packet.
+    let (to, mut queue, counters) = reader(3);
     let session = to.session;
     stream.add_reader(to);
     for n in 0..5 {
@@ -94,8 +99,8 @@ async fn a_full_queue_discards_and_counts() {
 }
 
 #[tokio::test]
-async fn the_first_unit_is_followed_by_wall_time() {
-    let stream = stream(false, false);
+async fn the_first_packet_is_followed_by_wall_time() {
+    let stream = started();
     let (to, mut queue, _) = reader(10);
     stream.add_reader(to);
     stream.write_rtp(0, packet(1, 100, true, &[0x41]));
@@ -108,12 +113,11 @@ async fn the_first_unit_is_followed_by_wall_time() {
 }
 
 #[tokio::test]
-async fn the_sources_wall_time_is_passed_on_when_asked_for() {
-    let stream = stream(false, true);
+async fn the_sources_wall_time_is_passed_on_when_asked_for_and_packets_before_it_are_not() {
+    let stream = stream(true);
     let (to, mut queue, _) = reader(10);
     stream.add_reader(to);
-    stream.write_rtp(0, packet(1, 90_000, true, &[0x41]));
-    assert!(drain(&mut queue).1.is_empty(), "no time is known yet");
+    stream.write_rtp(0, packet(1, 90_000, false, &[0x65]));
     let mut report = vec![0x80, 200, 0, 6, 0, 0, 0, 1];
     report.extend_from_slice(&(1000u64 << 32).to_be_bytes());
     report.extend_from_slice(&90_000u32.to_be_bytes());
@@ -121,13 +125,14 @@ async fn the_sources_wall_time_is_passed_on_when_asked_for() {
     stream.write_rtcp(0, &report);
     // B-frames: half a second earlier than the report.
     stream.write_rtp(0, packet(2, 45_000, true, &[0x41]));
-    let (_, reports) = drain(&mut queue);
+    let (sequences, reports) = drain(&mut queue);
+    assert_eq!(sequences, [2], "the first packet had no time yet");
     assert_eq!(u64::from_be_bytes(*reports[0][8..].first_chunk().unwrap()), (1000u64 << 32) - (1 << 31));
 }
 
 #[tokio::test]
 async fn damaged_packets_are_dropped() {
-    let stream = stream(true, false);
+    let stream = stream(false);
     let (to, mut queue, _) = reader(10);
     stream.add_reader(to);
     stream.write_rtp(0, BytesMut::from(&b"short"[..]));
