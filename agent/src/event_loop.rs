@@ -255,7 +255,12 @@ impl EventLoop {
             registry.flush(STOP_WITHIN).await;
         }
         self.edges.webhooks.flush(STOP_WITHIN).await;
-        self.edges.gossip.stop().await;
+        // A drained node is gone for good as far as the others can tell; anyone else may be back in a moment.
+        if self.node.is_offline() {
+            self.edges.gossip.leave().await;
+        } else {
+            self.edges.gossip.stop().await;
+        }
     }
 }
 

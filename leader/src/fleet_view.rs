@@ -10,6 +10,7 @@
 //! A suspect gets nothing new; only a dead node is marked `offline` in the registry.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use mtxfleet_wire::{
@@ -25,7 +26,8 @@ pub struct Peer {
     pub alive: bool,
     pub facts: Option<NodeFacts>,
     pub load: Option<LoadReport>,
-    pub streams: Vec<StreamReport>,
+    /// Shared with gossip: in a large fleet a copy at each look would be most of an agent's work.
+    pub streams: Arc<[StreamReport]>,
     pub drain: Option<DrainReport>,
 }
 

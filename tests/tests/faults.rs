@@ -87,7 +87,7 @@ async fn drains_that_must_not_be_are_refused_with_the_reason() {
     assert_eq!(load.state, NodeState::Offline);
 
     // A node that is not there.
-    let (done, said) = mtxfleet(&lab, &["drain", "--agent", &url, "--node", "dist-77"]).await;
+    let (done, said) = mtxfleet(&lab, &["drain", "dist-77", "--agent", &url]).await;
     assert!(!done && said.contains("dist-77"), "{said}");
     // No token, no drain.
     let (done, said) = mtxfleet(&lab, &["undrain", "--agent", &url]).await;

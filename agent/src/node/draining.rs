@@ -286,7 +286,8 @@ impl Node {
             wall: now.wall,
             looked: self.server.looked,
             legs: self.server.readers.legs.clone(),
-            readers: self.server.readers.anonymous.clone(),
+            // Cameras cannot be told either; they come back through their load balancer.
+            readers: self.server.readers.anonymous.iter().chain(&self.server.readers.publishers).cloned().collect(),
             viewers: self.server.readers.viewers.clone(),
             polls_since_told: self.balancers.since_told().clone(),
             known_pollers: self.balancers.known(),

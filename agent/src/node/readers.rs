@@ -22,6 +22,8 @@ pub struct Readers {
     /// RTSP readers that count as workers and have no leg id.
     pub anonymous: Vec<Reader>,
     pub viewers: Vec<Reader>,
+    /// Cameras that publish here.
+    pub publishers: Vec<Reader>,
     /// How to disconnect each session.
     pub protocols: BTreeMap<String, Protocol>,
 }
@@ -30,7 +32,16 @@ impl Readers {
     #[must_use]
     pub fn of(sample: &ServerSample, anonymous_rtsp: AnonymousRtsp, bitrates: &BTreeMap<String, Bitrate>) -> Self {
         let mut readers = Self::default();
-        for session in sample.sessions.iter().filter(|session| session.state == SessionState::Read) {
+        for session in &sample.sessions {
+            match session.state {
+                SessionState::Read => {}
+                SessionState::Publish => {
+                    readers.publishers.push(reader(session));
+                    readers.protocols.insert(session.id.clone(), session.protocol);
+                    continue;
+                }
+                SessionState::Idle => continue,
+            }
             match kind(session, anonymous_rtsp) {
                 Kind::Member => continue,
                 Kind::Leg { worker, leg, stream } => readers.legs.push(ObservedLeg {

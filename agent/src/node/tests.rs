@@ -1,6 +1,7 @@
 //! The node driven by events alone, on virtual time.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use mtxfleet_wire::{
@@ -68,7 +69,7 @@ fn peer(name: &str, role: Role) -> Peer {
             redis: true,
             sampled: UnixMillis(0),
         }),
-        streams: Vec::new(),
+        streams: Arc::default(),
         drain: None,
     }
 }
@@ -279,7 +280,7 @@ fn without_a_registry_in_the_configuration_gossip_admits() {
 fn a_worker_is_told_and_ordered_and_the_drain_ends_when_it_is_gone() {
     let mut world = World::draining(Role::Distribution);
     let mut warm = peer("b", Role::Distribution);
-    warm.streams.push(stream("cam1", false, &[]));
+    warm.streams = [stream("cam1", false, &[])].into();
     world.apply(Event::Peers(vec![warm, peer("c", Role::Distribution)]));
     let effects = world.after(200).look(&[worker_session("a")]);
     assert_eq!(announced(&effects), ["drain.notice"]);
@@ -358,7 +359,7 @@ fn echoes(effects: &[Effect]) -> Vec<&'static str> {
 fn a_neighbours_drain_warms_its_streams_here_and_is_told_to_workers_once() {
     let mut world = World::serving(Role::Distribution);
     let mut b = peer("b", Role::Distribution);
-    b.streams = vec![stream("cam1", false, &[("w1", "leg1")]), stream("cam2", false, &[("w2", "leg2")])];
+    b.streams = [stream("cam1", false, &[("w1", "leg1")]), stream("cam2", false, &[("w2", "leg2")])].into();
     b.drain = Some(drain_report(&[("cam1", &[0, 1]), ("cam2", &[1, 0])], &[]));
     let effects = world.apply(Event::Peers(vec![b.clone()]));
     assert!(effects.contains(&Effect::KeepWarm(vec![StreamName::new("cam1").expect("valid")])), "{effects:?}");
@@ -393,7 +394,7 @@ fn a_report_on_a_neighbours_drain_that_came_by_http_is_passed_on() {
 fn the_resolver_learns_owners_from_gossip_and_never_this_node() {
     let mut world = World::serving(Role::Distribution);
     let mut owner = peer("i1", Role::Ingestion);
-    owner.streams = vec![stream("cam1", true, &[])];
+    owner.streams = [stream("cam1", true, &[])].into();
     let effects = world.apply(Event::Peers(vec![owner]));
     let expected = vec![(StreamName::new("cam1").expect("valid"), id("i1"), "i1:8554".to_owned())];
     assert!(effects.contains(&Effect::Owners(expected)), "{effects:?}");

@@ -1,6 +1,6 @@
 //! What this node shows: the bodies of the HTTP API.
 
-use mtxfleet_wire::{DrainView, FleetView, Liveness, MemberView, Mono, StreamView};
+use mtxfleet_wire::{DrainView, FleetView, Liveness, MemberView, Mono, NodeState, StreamView};
 
 use super::{Node, Now};
 
@@ -60,6 +60,12 @@ impl Node {
             viewers: 0,
             record: Some(record),
         })
+    }
+
+    /// Drained, and not brought back.
+    #[must_use]
+    pub fn is_offline(&self) -> bool {
+        self.state == NodeState::Offline
     }
 
     /// # Errors

@@ -105,7 +105,7 @@ pub enum DrainRefusal {
     #[error("Redis is away, so two drains could slip below the minimum together; wait for it, or use --force")]
     NoRegistry,
     #[error(
-        "draining an ingestion node needs camera placement, which this version does not have; use --force to cut its cameras over"
+        "an ingestion node cannot hand its cameras over without a gap yet; with --force they are disconnected, a few at a time, and come back through the load balancer"
     )]
     IngestionNotSupported,
     #[error("this node is not in a drain")]

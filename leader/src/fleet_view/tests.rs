@@ -41,13 +41,13 @@ fn peer(name: &str, role: Role) -> Peer {
             redis: true,
             sampled: UnixMillis(0),
         }),
-        streams: Vec::new(),
+        streams: Arc::default(),
         drain: None,
     }
 }
 
 fn owning(mut peer: Peer, stream: &str, flowing: bool, since: u64) -> Peer {
-    peer.streams.push(StreamReport {
+    peer.streams = [StreamReport {
         name: StreamName::new(stream).expect("valid"),
         owned: true,
         ready: true,
@@ -56,7 +56,8 @@ fn owning(mut peer: Peer, stream: &str, flowing: bool, since: u64) -> Peer {
         legs: Vec::new(),
         readers: 0,
         bitrate: None,
-    });
+    }]
+    .into();
     peer
 }
 

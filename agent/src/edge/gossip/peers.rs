@@ -54,7 +54,9 @@ struct Known {
     facts: Slot<NodeFacts>,
     load: Slot<LoadReport>,
     drain: Slot<DrainReport>,
-    streams: [Slot<Vec<StreamReport>>; STREAM_SHARDS as usize],
+    shards: [Slot<Vec<StreamReport>>; STREAM_SHARDS as usize],
+    /// All shards, joined anew when one of them changed.
+    streams: Arc<[StreamReport]>,
 }
 
 struct Slot<T> {
@@ -116,7 +118,7 @@ impl View {
             alive: known.alive,
             facts: known.facts.value.clone(),
             load: known.load.value.clone(),
-            streams: known.streams.iter().filter_map(|shard| shard.value.as_ref()).flatten().cloned().collect(),
+            streams: Arc::clone(&known.streams),
             drain: known.drain.value.clone(),
         };
         self.known.iter().filter(|(_, known)| !known.left).map(peer).collect()
@@ -178,7 +180,8 @@ impl Known {
             facts: Slot::default(),
             load: Slot::default(),
             drain: Slot::default(),
-            streams: Default::default(),
+            shards: Default::default(),
+            streams: Arc::default(),
         }
     }
 
@@ -198,9 +201,14 @@ impl Known {
         let mut matters = std::mem::replace(&mut self.left, state.contains_key(LEFT)) != self.left;
         matters |= self.facts.read(node, state, FACTS, counters);
         matters |= self.drain.read(node, state, DRAIN, counters);
-        for (shard, key) in self.streams.iter_mut().zip(STREAMS) {
-            matters |= shard.read(node, state, key, counters);
+        let mut streams_changed = false;
+        for (shard, key) in self.shards.iter_mut().zip(STREAMS) {
+            streams_changed |= shard.read(node, state, key, counters);
         }
+        if streams_changed {
+            self.streams = self.shards.iter().filter_map(|shard| shard.value.as_ref()).flatten().cloned().collect();
+        }
+        matters |= streams_changed;
         let words = |load: &Option<LoadReport>| load.as_ref().map(|load| (load.state, load.server.clone()));
         let before = words(&self.load.value);
         let figures = self.load.read(node, state, LOAD, counters);

@@ -16,7 +16,7 @@ async fn big_reports_cross_in_pieces_and_change_one_shard_at_a_time() {
         let expected = sorted(streams.clone());
         on_all(&mut nodes[1..], async |node| {
             node.until("all streams of n1", PATIENCE, |peers| {
-                find(peers, "n1").is_some_and(|peer| sorted(peer.streams.clone()) == expected)
+                find(peers, "n1").is_some_and(|peer| sorted(peer.streams.to_vec()) == expected)
             })
             .await;
         })
