@@ -21,7 +21,9 @@ pub(crate) struct Assembly {
     watched: usize,
     pace: Pace,
     /// Items for the application, in order.
-    pub out: VecDeque<Item>,
+    out: VecDeque<Item>,
+    /// Bytes of the frames among them.
+    out_bytes: usize,
     /// Legs that the stitch has covered since these were last taken.
     pub covered: Vec<LegKey>,
     /// Frames of the watched track so far.
@@ -42,6 +44,7 @@ impl Assembly {
             watched,
             pace: Pace::default(),
             out: VecDeque::new(),
+            out_bytes: 0,
             covered: Vec::new(),
             watched_frames: 0,
         }
@@ -80,6 +83,24 @@ impl Assembly {
         self.collect();
     }
 
+    /// The next item for the application.
+    pub(crate) fn take(&mut self) -> Option<Item> {
+        let item = self.out.pop_front()?;
+        self.out_bytes -= size(&item);
+        Some(item)
+    }
+
+    /// Takes back what [`Assembly::take`] gave.
+    pub(crate) fn put_back(&mut self, item: Item) {
+        self.out_bytes += size(&item);
+        self.out.push_front(item);
+    }
+
+    /// Items that wait, and the bytes in them.
+    pub(crate) fn waiting(&self) -> (usize, usize) {
+        (self.out.len(), self.out_bytes)
+    }
+
     pub(crate) fn begin_measuring_pause(&mut self) {
         self.pace.begin();
     }
@@ -116,7 +137,7 @@ impl Assembly {
         let index = unit.track.0;
         let (Some(track), Some(clock)) = (self.tracks.get(index), self.clocks.get_mut(index)) else { return };
         let own = unit.packets.first().map_or(0, |packet| packet.timestamp);
-        self.out.push_back(Item::Frame(Frame {
+        let frame = Frame {
             track: index,
             codec: track.codec,
             rtp_time: unit.rtp_time,
@@ -124,10 +145,19 @@ impl Assembly {
             keyframe: unit.keyframe,
             data: frame::data(unit, track),
             received: self.started + unit.received,
-        }));
+        };
+        self.out_bytes += frame.data.len();
+        self.out.push_back(Item::Frame(frame));
         if index == self.watched {
             self.watched_frames += 1;
             self.pace.frame(self.started.elapsed());
         }
+    }
+}
+
+fn size(item: &Item) -> usize {
+    match item {
+        Item::Frame(frame) => frame.data.len(),
+        Item::Discontinuity(_) => 0,
     }
 }

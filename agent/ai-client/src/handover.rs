@@ -389,4 +389,6 @@ fn joined(errors: &VecDeque<String>) -> String {
 }
 
 #[cfg(test)]
+mod properties;
+#[cfg(test)]
 mod tests;

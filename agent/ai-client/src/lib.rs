@@ -26,7 +26,7 @@
 //! instead, the worker comes back through the stable URL, and [`Item::Discontinuity`] tells what is missing.
 //!
 //! The module tree in reading order: [`config`] and [`frame`] are the outside; `session` is the one task that owns a
-//! stream; `handover` (pure) decides; `leg` is RTSP; `assembly` the stitch with `wall` and `pace`; `notices` (with
+//! stream; `handover` (pure) decides; `leg` is RTSP, `running` the legs that play; `assembly` the stitch with `wall` and `pace`; `notices` (with
 //! `sse`) and `uplink` speak with the fleet.
 
 pub mod config;
@@ -37,6 +37,7 @@ mod handover;
 mod leg;
 mod notices;
 mod pace;
+mod running;
 mod session;
 mod sse;
 mod stream;

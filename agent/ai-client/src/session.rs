@@ -2,11 +2,8 @@
 //! [`crate::handover`] decides. Nothing here is shared, so there is no lock.
 
 use std::collections::HashMap;
-use std::future::poll_fn;
-use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use mtxfleet_stitch::LegKey;
 use mtxfleet_wire::{DrainId, FleetEvent, LegId, NodeId, WorkerReport};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{AbortHandle, JoinSet};
@@ -16,6 +13,7 @@ use crate::config::Settings;
 use crate::frame::{Item, Track};
 use crate::handover::{Action, Handover, Input, Limits, State, Target};
 use crate::leg::{Leg, LegError, LegItem};
+use crate::running::{Running, next_item};
 use crate::{Error, Status};
 
 /// The stitch's time rules want to be asked some ten times a second.
@@ -24,6 +22,10 @@ const TICK: Duration = Duration::from_millis(100);
 /// A report waits this long for the first frame after the handover, whose lateness belongs to it.
 const FRAME_AFTER_MOVE: Duration = Duration::from_secs(1);
 
+/// What may wait for an application that is behind while a handover is under way.
+const MOVE_ITEMS: usize = 1024;
+const MOVE_BYTES: usize = 32 << 20;
+
 /// Where the session sends things.
 pub(crate) struct Outlets {
     pub to_app: mpsc::Sender<Result<Item, Error>>,
@@ -31,16 +33,6 @@ pub(crate) struct Outlets {
     pub status: watch::Sender<Status>,
     /// Told once: the tracks when the first packet came, or why none does.
     pub ready: oneshot::Sender<Result<Vec<Track>, Error>>,
-}
-
-/// A leg that plays.
-struct Running {
-    id: LegId,
-    key: LegKey,
-    leg: Leg,
-    /// When anything last came; for a leg that has brought nothing yet, when it was opened.
-    heard: Duration,
-    flowing: bool,
 }
 
 /// A move that is done but for its first frame.
@@ -142,9 +134,8 @@ impl Session {
         stop: &mut oneshot::Receiver<()>,
         wake: Duration,
     ) -> Step {
-        let mut waiting = self.assembly.as_mut().and_then(|assembly| assembly.out.pop_front());
-        // Reading pauses while the application is behind; orders and acknowledgements do not.
-        let may_read = waiting.is_none() && !self.legs.is_empty();
+        let may_read = !self.legs.is_empty() && self.has_room();
+        let mut waiting = self.assembly.as_mut().and_then(Assembly::take);
         let is_waiting = waiting.is_some();
         let step = tokio::select! {
             biased;
@@ -155,6 +146,7 @@ impl Session {
                 Ok(opened) => Step::Opened(opened),
                 Err(_) => Step::Tick,
             },
+            () = tokio::time::sleep_until((self.started + wake).into()) => Step::Tick,
             room = self.to_app.reserve(), if is_waiting => match (room, waiting.take()) {
                 (Ok(room), Some(item)) => {
                     room.send(Ok(item));
@@ -163,12 +155,18 @@ impl Session {
                 _ => Step::Stop,
             },
             (index, item) = next_item(&mut self.legs), if may_read => Step::Packet(index, item),
-            () = tokio::time::sleep_until((self.started + wake).into()) => Step::Tick,
         };
         if let (Some(item), Some(assembly)) = (waiting, self.assembly.as_mut()) {
-            assembly.out.push_front(item);
+            assembly.put_back(item);
         }
         step
+    }
+
+    /// Reading pauses while the application is behind, except in a handover: that goes on within these bounds, so that
+    /// a node can drain whatever its workers are busy with.
+    fn has_room(&self) -> bool {
+        let (items, bytes) = self.assembly.as_ref().map_or((0, 0), Assembly::waiting);
+        items == 0 || (self.handover.state() == State::Moving && items < MOVE_ITEMS && bytes < MOVE_BYTES)
     }
 
     fn now(&self) -> Duration {
@@ -200,7 +198,7 @@ impl Session {
         self.publish();
         while let Some(assembly) = &mut self.assembly
             && let Ok(room) = self.to_app.try_reserve()
-            && let Some(item) = assembly.out.pop_front()
+            && let Some(item) = assembly.take()
         {
             room.send(Ok(item));
         }
@@ -319,10 +317,10 @@ impl Session {
         let now = self.now();
         if let Some(assembly) = &mut self.assembly {
             assembly.tick(now);
-            if !assembly.out.is_empty() {
-                // Nothing is read while the application is behind, so nothing can be said about silence.
-                self.legs.iter_mut().for_each(|running| running.heard = now);
-            }
+        }
+        if !self.has_room() {
+            // Nothing is read, so nothing can be said about silence.
+            self.legs.iter_mut().for_each(|running| running.heard = now);
         }
         let limit = self.settings.silence_timeout;
         while let Some(index) = self.legs.iter().position(|leg| leg.flowing && now.saturating_sub(leg.heard) >= limit) {
@@ -383,12 +381,12 @@ impl Session {
             let _ = ready.send(Err(error));
             return;
         }
-        let rest = self.assembly.as_mut().map(|assembly| std::mem::take(&mut assembly.out)).unwrap_or_default();
-        for item in rest.into_iter().map(Ok).chain([Err(error)]) {
-            if self.to_app.send(item).await.is_err() {
+        while let Some(item) = self.assembly.as_mut().and_then(Assembly::take) {
+            if self.to_app.send(Ok(item)).await.is_err() {
                 return;
             }
         }
+        let _ = self.to_app.send(Err(error)).await;
     }
 
     /// Says TEARDOWN on every leg, bounded by [`Leg::close`].
@@ -401,20 +399,6 @@ impl Session {
         self.status.send_modify(|status| (status.state, status.leg) = (State::Closed, None));
         while self.closing.join_next().await.is_some() {}
     }
-}
-
-/// The next item of any leg, with the leg's index. Legs are asked in turn; only one has much to say except in a
-/// handover, which is short.
-async fn next_item(legs: &mut [Running]) -> (usize, Option<Result<LegItem, LegError>>) {
-    poll_fn(|context| {
-        for (index, running) in legs.iter_mut().enumerate().rev() {
-            if let Poll::Ready(item) = running.leg.poll_item(context) {
-                return Poll::Ready((index, item));
-            }
-        }
-        Poll::Pending
-    })
-    .await
 }
 
 #[expect(clippy::expect_used, reason = "a UUID is 36 characters that every id may hold")]
