@@ -48,7 +48,7 @@ pub struct AgentCheckSettings {
 }
 
 #[derive(Debug, thiserror::Error)]
-#[error("cannot listen for agent-checks on {listen}; choose another address in load_balancer.agent_check")]
+#[error("cannot listen for agent-checks on {listen}; choose another address in balancer.haproxy.agent_check")]
 pub struct AgentCheckError {
     listen: SocketAddr,
     source: io::Error,

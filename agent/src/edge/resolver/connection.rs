@@ -223,3 +223,34 @@ fn decode(path: &str) -> Option<String> {
     }
     String::from_utf8(decoded).ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_the_parser_panic(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+            let _ = parse(&bytes);
+        }
+
+        #[test]
+        fn nothing_after_a_method_makes_the_parser_panic(rest in "[ -~\r\n]{0,200}") {
+            let _ = parse(format!("DESCRIBE {rest}").as_bytes());
+        }
+
+        #[test]
+        fn every_name_survives_the_way_through_a_url(name in "[A-Za-z0-9._~-]{1,20}(/[A-Za-z0-9_~-]{1,20}){0,3}") {
+            // A URL takes segments of dots only as steps up and down.
+            prop_assume!(!name.split('/').any(|part| part.chars().all(|c| c == '.')));
+            let encoded: String = name.bytes().map(|b| if b == b'/' { "/".to_owned() } else { format!("%{b:02x}") }).collect();
+            for path in [&name, &encoded] {
+                let request = format!("DESCRIBE rtsp://127.0.0.1:8700/{path} RTSP/1.0\r\nCSeq: 3\r\n\r\n");
+                let parsed = parse(request.as_bytes()).ok().flatten().expect("a whole request");
+                prop_assert_eq!((parsed.path.as_ref(), parsed.cseq, parsed.length), (Some(&name), Some(3), request.len()));
+            }
+        }
+    }
+}

@@ -107,7 +107,10 @@ async fn a_report_that_nobody_takes_is_counted_and_the_poller_answered_all_the_s
     assert_eq!(check.counters().unreported, 2);
     let taken = AgentCheckSettings { listen: check.local_addr() };
     let error = AgentCheck::start(taken, DRAIN, mpsc::channel(1).0).await.unwrap_err().to_string();
-    assert!(error.contains(&check.local_addr().to_string()) && error.contains("load_balancer.agent_check"), "{error}");
+    assert!(
+        error.contains(&check.local_addr().to_string()) && error.contains("balancer.haproxy.agent_check"),
+        "{error}"
+    );
 }
 
 /// HAProxy with three backends of one server each: two name themselves to the agent, one does not.

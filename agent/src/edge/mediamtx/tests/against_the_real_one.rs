@@ -131,7 +131,7 @@ async fn cost_of_a_sample() {
 }
 
 /// CPU time of this thread, by `/proc/thread-self/schedstat` (proc(5)): nanoseconds on a CPU.
-fn thread_cpu() -> Duration {
+pub(super) fn thread_cpu() -> Duration {
     let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap();
     Duration::from_nanos(text.split(' ').next().unwrap().parse().unwrap())
 }

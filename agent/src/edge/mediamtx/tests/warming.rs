@@ -130,3 +130,60 @@ async fn an_answer_that_is_no_rtsp_is_a_failure_and_tried_again() {
         assert_eq!(warmer.status().open, 0);
     }
 }
+
+/// Answers DESCRIBE, SETUP and PLAY, then sends 4 Mbit/s in bursts of one frame at 25 frames a second.
+async fn stream_for_ever(stream: tokio::net::TcpStream) {
+    let (read, mut write) = stream.into_split();
+    let mut lines = BufReader::new(read).lines();
+    let mut requests = 0;
+    while requests < 3 {
+        match lines.next_line().await {
+            Ok(Some(line)) if line.is_empty() => {
+                requests += 1;
+                let sdp = if requests == 1 { "m=video 0 RTP/AVP 96\r\na=control:trackID=0\r\n" } else { "" };
+                let answer = format!("RTSP/1.0 200 OK\r\nSession: 1\r\nContent-Length: {}\r\n\r\n{sdp}", sdp.len());
+                if write.write_all(answer.as_bytes()).await.is_err() {
+                    return;
+                }
+            }
+            Ok(Some(_)) => {}
+            _ => return,
+        }
+    }
+    let mut frame = tokio::time::interval(Duration::from_millis(40));
+    loop {
+        frame.tick().await;
+        if write.write_all(&[0; 20_000]).await.is_err() {
+            return;
+        }
+    }
+}
+
+#[tokio::test]
+#[ignore = "a measurement: cargo test --release -p mtxfleet --lib cost_of_warming -- --ignored --nocapture"]
+async fn cost_of_warming() {
+    let (told, address) = std::sync::mpsc::channel();
+    // In a thread of its own, so that this thread's CPU time is the agent's.
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            told.send(listener.local_addr().unwrap()).unwrap();
+            while let Ok((stream, _)) = listener.accept().await {
+                tokio::spawn(stream_for_ever(stream));
+            }
+        });
+    });
+    let count = 50;
+    let node = NodeId::new("d2").unwrap();
+    let rtsp = address.recv().unwrap().to_string();
+    let mut warmer = Warmer::new(WarmerSettings { rtsp, credentials: None, node, max: count });
+    warmer.set((0..count).map(|n| StreamName::new(format!("cam{n}")).unwrap()).collect());
+    wait_for("all open", async || warmer.status().open == count as u64).await;
+    let (cpu, bytes) = (super::against_the_real_one::thread_cpu(), warmer.status().thrown_away);
+    let span = Duration::from_secs(5);
+    tokio::time::sleep(span).await;
+    let cpu = super::against_the_real_one::thread_cpu() - cpu;
+    let rate = mtxfleet_wire::Bitrate::from_bytes(warmer.status().thrown_away - bytes, span);
+    println!("{count} warm streams, {rate} in all: {:.2} % of a core", cpu.as_secs_f64() / span.as_secs_f64() * 100.0);
+}
