@@ -204,3 +204,6 @@ fn follow_run(
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

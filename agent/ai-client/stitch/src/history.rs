@@ -50,6 +50,9 @@ pub(crate) struct History {
     /// Index of the first entry that still has its packets.
     retained_from: u64,
     retained_bytes: usize,
+    /// Index of the last unit that came from a leg with a numbering of its own. A leg that has not met that unit or a
+    /// later one cannot compare its numbers with the output's.
+    renumbered: Option<u64>,
     capacity: usize,
     retained: Duration,
     max_retained_bytes: usize,
@@ -62,6 +65,7 @@ impl History {
             first_index: 0,
             retained_from: 0,
             retained_bytes: 0,
+            renumbered: None,
             capacity: config.history.max(1),
             retained: config.retained,
             max_retained_bytes: config.max_retained_bytes,
@@ -101,6 +105,15 @@ impl History {
         }
     }
 
+    /// The unit emitted last came from a leg that makes other packets than the legs before it.
+    pub(crate) fn mark_renumbered(&mut self) {
+        self.renumbered = self.next_index().checked_sub(1);
+    }
+
+    pub(crate) fn renumbered(&self) -> Option<u64> {
+        self.renumbered
+    }
+
     fn release_oldest(&mut self) {
         let position = (self.retained_from - self.first_index) as usize;
         if let Some(entry) = self.entries.get_mut(position) {
@@ -123,6 +136,7 @@ impl History {
         self.first_index = self.next_index();
         self.retained_from = self.first_index;
         self.retained_bytes = 0;
+        self.renumbered = None;
         self.entries.clear();
     }
 

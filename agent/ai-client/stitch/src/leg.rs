@@ -184,6 +184,11 @@ impl LegTrack {
         }
     }
 
+    /// Its numbers, with the offset, can be compared with those of the output's end.
+    pub(crate) fn numbers_hold(&self, history: &History) -> bool {
+        self.offsets().is_some_and(|offsets| offsets.seq_steady) && self.met >= history.renumbered()
+    }
+
     /// The front of the queue follows what was emitted last, with nothing between.
     #[inline]
     pub(crate) fn goes_on_from(&self, history: &History) -> bool {
@@ -192,8 +197,8 @@ impl LegTrack {
             return true;
         }
         // Without having met that unit: the numbers are as good, where they can be trusted.
-        offsets.seq_steady
-            && front.gap != Gap::Restart
+        front.gap != Gap::Restart
+            && self.numbers_hold(history)
             && history.last().is_some_and(|last| last.last_seq + 1 == front.first_seq + offsets.seq)
     }
 
@@ -208,10 +213,14 @@ impl LegTrack {
         }
     }
 
-    /// The numbers show that the front of the queue lies before what was emitted last.
+    /// The numbers show that the front of the queue lies before what was emitted last. So must the time, since dropping a
+    /// unit by mistake would be a silent loss.
     pub(crate) fn front_is_late(&self, history: &History) -> bool {
         let (Some((front, offsets)), Some(last)) = (self.front(), history.last()) else { return false };
-        offsets.seq_steady && front.gap != Gap::Restart && front.last_seq + offsets.seq <= last.last_seq
+        front.gap != Gap::Restart
+            && self.numbers_hold(history)
+            && front.last_seq + offsets.seq <= last.last_seq
+            && front.time + offsets.time < last.time
     }
 
     /// Its next unit follows the last emitted one or comes again: nothing after that unit is missing here.

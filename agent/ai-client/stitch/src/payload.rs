@@ -282,3 +282,6 @@ pub(crate) fn content_hash(codec: Codec, packets: &[RtpPacket]) -> u64 {
         (_, pictures) => pictures,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -134,6 +134,7 @@ impl Track {
         let Some(offsets) = self.legs[at].offsets() else { return };
         let after = self.history.last().map(|last| last.time);
         let expected_seq = self.history.last().map(|last| last.last_seq + 1);
+        let alone = self.legs.len() == 1;
         let leg = &mut self.legs[at];
         let Some(unit) = leg.pop() else { return };
         let time = unit.time + offsets.time;
@@ -159,7 +160,13 @@ impl Track {
             (None, Some(expected)) => expected,
             _ => unit.first_seq + offsets.seq,
         };
-        leg.place = Place::Aligned(Offsets { seq: first_seq - unit.first_seq, ..offsets });
+        leg.place = Place::Aligned(Offsets {
+            seq: first_seq - unit.first_seq,
+            seq_steady: offsets.seq_steady || alone,
+            ..offsets
+        });
+        // The only leg's numbering is the output's.
+        let renumbers = !offsets.seq_steady && !alone;
         leg.met = Some(index);
         let last_seq = first_seq + (unit.last_seq - unit.first_seq);
         self.history.push(Emitted::new(
@@ -170,6 +177,9 @@ impl Track {
             break_before.is_none(),
             unit.received,
         ));
+        if renumbers {
+            self.history.mark_renumbered();
+        }
         sink.counters.frames += 1;
         sink.outputs.push_back(Output::Unit(AccessUnit {
             track: self.id,
@@ -277,6 +287,7 @@ impl Track {
             && ahead >= 1
             && ahead as f64 <= most
             && pace * by_clock < f64::from(i16::MAX)
+            && self.history.renumbered().is_none()
             && self.history.find(front.time, None).is_none()
     }
 
@@ -329,7 +340,7 @@ impl Track {
         }
         let mut first: Option<usize> = None;
         for (at, leg) in self.legs.iter().enumerate().filter(|(_, leg)| past(leg)) {
-            if first.is_none_or(|first| comes_before(leg, &self.legs[first])) {
+            if first.is_none_or(|first| comes_before(leg, &self.legs[first], &self.history)) {
                 first = Some(at);
             }
         }
@@ -345,13 +356,13 @@ impl Track {
 const NUMBERS_TOLERANCE_S: f64 = 2.0;
 
 /// Whether `a`'s front unit belongs before `b`'s.
-fn comes_before(a: &LegTrack, b: &LegTrack) -> bool {
+fn comes_before(a: &LegTrack, b: &LegTrack, history: &History) -> bool {
     let (Some((ours, our)), Some((theirs, their))) = (a.front(), b.front()) else { return false };
     let (our_time, their_time) = (ours.time + our.time, theirs.time + their.time);
     if our_time == their_time {
         return ours.start > theirs.start;
     }
-    if our.seq_steady && their.seq_steady {
+    if a.numbers_hold(history) && b.numbers_hold(history) {
         return ours.first_seq + our.seq < theirs.first_seq + their.seq;
     }
     let holds = |leg: &LegTrack, offset: i64, time: i64| leg.queue.iter().any(|unit| unit.time + offset == time);

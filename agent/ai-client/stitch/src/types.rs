@@ -48,7 +48,9 @@ pub struct RtpPacket {
 pub struct StitchConfig {
     /// Emitted access units remembered per track, to recognise them on another leg. At 25 fps 1024 are 41 s.
     pub history: usize,
-    /// How long the payloads of emitted units are kept, so that a leg in another sequence space can be aligned at once.
+    /// How long the payloads of emitted units are kept, so that a leg in another sequence space that begins behind the
+    /// output can be aligned at once, be the older one dead. A little over the largest skew expected: beyond it, payloads
+    /// only cool the caches.
     pub retained: Duration,
     /// Bytes of retained payloads per track.
     pub max_retained_bytes: usize,
@@ -70,7 +72,7 @@ impl Default for StitchConfig {
     fn default() -> Self {
         Self {
             history: 1024,
-            retained: Duration::from_secs(2),
+            retained: Duration::from_millis(500),
             max_retained_bytes: 8 << 20,
             max_buffered_bytes: 32 << 20,
             max_skew: Duration::from_secs(10),

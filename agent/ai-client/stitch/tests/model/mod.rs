@@ -5,7 +5,7 @@
 //! legs, closes the old ones once they are covered, and records what came out. `check` is in [`verdict`].
 
 // Each test file uses a part of it.
-#![allow(dead_code)]
+#![allow(dead_code, unused_imports)]
 
 pub mod source;
 pub mod verdict;
@@ -13,4 +13,4 @@ pub mod worker;
 
 pub use source::{Kind, Source, SourceConfig};
 pub use verdict::check;
-pub use worker::{Leg, Loss, Spaces, run};
+pub use worker::{Leg, Loss, Run, Spaces, run};

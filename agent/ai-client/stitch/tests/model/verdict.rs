@@ -60,6 +60,8 @@ fn check_track(source: &Source, run: &Run, track: usize, exact: bool) {
                         .map(|packets| packets - units[before].packets.len() as u64);
                     match (expected_loss, announced.take()) {
                         (None, None) => {}
+                        // Legs that number differently cannot always prove that nothing lies between.
+                        (None, Some(announced)) if !exact && announced.lost_packets.is_none() => {}
                         (Some(lost), Some(announced)) => {
                             assert_eq!(announced.after, Some(units[before].time - shift));
                             assert_eq!(announced.before, units[index].time - shift);
