@@ -9,7 +9,7 @@ use mtxfleet_tests::lab::redis::Keeps;
 use mtxfleet_tests::lab::wait::wait_for;
 use mtxfleet_tests::lab::{self, Lab, drain, programs};
 use mtxfleet_tests::notes;
-use mtxfleet_wire::{DrainOrder, DrainOutcome, DrainRefusal, NodeId, NodeState, Phase, Role};
+use mtxfleet_wire::{DrainOrder, DrainOutcome, DrainRecord, DrainRefusal, LegEnd, NodeId, NodeState, Phase, Role};
 
 const DRAIN_WITHIN: Duration = Duration::from_secs(60);
 const SOON: Duration = Duration::from_secs(15);
@@ -119,6 +119,7 @@ async fn an_agent_killed_in_any_phase_goes_on_with_the_drain() {
     let _alone = lab::alone().await;
     let cameras = [CameraKind::H264, CameraKind::H264WithAudio];
     let mut lab = Lab::builder().cameras(cameras).settings(Settings::demo()).start().await.expect("a fleet");
+    notes::ran(&format!("faults of a whole fleet, on {}", lab.server.kind));
     let audience = Audience::gather(&lab, WORKERS).await.expect("readers");
     for phase in Phase::ALL {
         let id = busiest(&lab).await;
@@ -157,24 +158,46 @@ async fn redis_killed_in_any_phase_neither_stops_the_drain_nor_costs_a_frame() {
         let agent = &lab.node(&id).expect("there").agent;
         let record = drain::follow(agent, &view.drain, DRAIN_WITHIN, |_| {}).await.expect("it ends");
         assert_eq!(record.outcome, DrainOutcome::Completed, "Redis killed in {phase}");
-        for leg in &record.legs {
-            let by_itself = matches!(leg.how, mtxfleet_wire::LegEnd::Moved(_));
-            assert!(by_itself, "Redis killed in {phase}: {leg:?}");
-        }
+        assert_all_moved(&record, &format!("Redis killed in {phase}"));
         audience.wait_for_more(50, SOON).await.expect("frames");
         lab.redis.as_mut().expect("there").restart().await.expect("up again");
-        wait_for("every agent to reach Redis again", SOON, async || {
-            for node in &lab.nodes {
-                let load = node.agent.member().await.ok().and_then(|member| member.load);
-                if !load.is_some_and(|load| load.redis) {
-                    return Err(format!("{} does not", node.id));
-                }
-            }
-            Ok(())
-        })
-        .await
-        .expect("in time");
+        wait_redis(&lab, true).await;
         bring_back(&lab, &id).await;
     }
+
+    // Away from the start: only an operator who insists begins a drain, and workers hear of it by SSE alone.
+    lab.redis.as_mut().expect("there").process.kill();
+    wait_redis(&lab, false).await;
+    let id = busiest(&lab).await;
+    let agent = &lab.node(&id).expect("there").agent;
+    let refused = agent.drain(&DrainOrder::default()).await.expect("answered");
+    assert_eq!(refused, Err(DrainRefusal::NoRegistry));
+    let order = DrainOrder { force: true, reason: "test".to_owned() };
+    let view = agent.drain(&order).await.expect("answered").expect("forced");
+    let record = drain::follow(agent, &view.drain, DRAIN_WITHIN, |_| {}).await.expect("it ends");
+    assert!(!record.legs.is_empty(), "the drain met no worker");
+    assert_all_moved(&record, "without Redis");
+    audience.wait_for_more(50, SOON).await.expect("frames");
     assert_nothing_lost(&audience.finish().await.expect("comparable"));
+}
+
+fn assert_all_moved(record: &DrainRecord, when: &str) {
+    for leg in &record.legs {
+        assert!(matches!(leg.how, LegEnd::Moved(_)), "{when}: {leg:?}");
+    }
+}
+
+/// Waits until every agent says whether it reaches Redis.
+async fn wait_redis(lab: &Lab, reached: bool) {
+    wait_for(format!("every agent to say that Redis is reached: {reached}"), SOON, async || {
+        for node in &lab.nodes {
+            let load = node.agent.member().await.ok().and_then(|member| member.load);
+            if load.is_none_or(|load| load.redis != reached) {
+                return Err(format!("{} does not", node.id));
+            }
+        }
+        Ok(())
+    })
+    .await
+    .expect("in time");
 }

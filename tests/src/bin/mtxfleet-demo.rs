@@ -11,7 +11,15 @@ async fn main() -> ExitCode {
     // Silent unless asked: RUST_LOG=mtxfleet_ai_client=debug shows what the workers do.
     let filter = EnvFilter::from_default_env();
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
-    match demo::run(demo::Options::parse()).await {
+    let options = demo::Options::parse();
+    let done = tokio::select! {
+        // First in order: with --keep it waits for Ctrl-C itself.
+        biased;
+        done = demo::run(options) => done,
+        // What was started is stopped when the run is dropped.
+        _ = tokio::signal::ctrl_c() => Err(anyhow::anyhow!("interrupted")),
+    };
+    match done {
         Ok(verdict) => {
             println!("{verdict}");
             ExitCode::from(u8::from(!verdict.holds()))
