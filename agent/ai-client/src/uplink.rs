@@ -26,7 +26,9 @@ const ANSWER: Duration = Duration::from_secs(1);
 
 /// After a failure Redis is left alone for this long.
 const REDIS_PAUSE: Duration = Duration::from_secs(1);
+/// First wait after a failure, doubled up to the longest.
 const RETRY: Duration = Duration::from_millis(300);
+const LONGEST_RETRY: Duration = Duration::from_secs(3);
 
 /// Runs until the reports' sender is gone and what was queued has been sent once.
 pub(crate) async fn run(
@@ -39,15 +41,18 @@ pub(crate) async fn run(
     let mut queue: VecDeque<WorkerReport> = VecDeque::new();
     let mut record_due = tokio::time::interval(RECORD_EVERY);
     record_due.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut wait = RETRY;
     loop {
         while let Some(report) = queue.front() {
             if uplink.send(report).await {
                 queue.pop_front();
+                wait = RETRY;
             } else {
+                wait = (wait * 2).min(LONGEST_RETRY);
                 break;
             }
         }
-        let retry = tokio::time::sleep(RETRY);
+        let retry = tokio::time::sleep(wait);
         tokio::select! {
             report = reports.recv() => match report {
                 Some(report) => queue.push_back(report),
@@ -99,14 +104,20 @@ impl Uplink {
         if self.by_redis(&json).await {
             return true;
         }
+        let mut refused = 0;
         for _ in 0..self.agents.len() {
             match self.by_agent(&json).await {
                 Ok(()) => return true,
+                Err(error) if error.status().is_some_and(|status| status.is_client_error()) => {
+                    tracing::warn!(%error, "an agent refuses this worker's reports; check `worker_token`");
+                    refused += 1;
+                }
                 Err(error) => tracing::debug!(%error, "an agent took no report"),
             }
             self.agents.rotate_left(1);
         }
-        self.settings.redis.is_none() && self.agents.is_empty()
+        // Asking those again that all refuse would change nothing.
+        self.settings.redis.is_none() && refused == self.agents.len()
     }
 
     async fn by_redis(&mut self, json: &str) -> bool {

@@ -118,3 +118,24 @@ async fn notices_come_by_redis_and_by_an_agent_once_it_is_gone() -> Result<()> {
     assert_eq!(outcome.counters.handovers, 2);
     Ok(())
 }
+
+#[tokio::test]
+async fn reports_that_every_agent_refuses_are_dropped_and_reading_goes_on() -> Result<()> {
+    let Some(mut scene) = Scene::start("worker library: a wrong token").await? else { return Ok(()) };
+    let mut worker = scene.worker(StreamConfig { worker_token: Some("wrong".into()), ..scene.config.clone() }).await?;
+    scene.agent.wait_for_listeners(1).await?;
+    worker.wait_for_frames(25).await?;
+    let leg = worker.leg().context("it reads")?;
+    scene.agent.say("a", EventKind::DrainMove(scene.order("d1", &worker)?));
+    worker.leg_after(&leg).await?;
+    wait_for("the report to be refused", BOUND, async || {
+        let refused = scene.agent.refused();
+        if refused == 1 { Ok(()) } else { Err(format!("refused {refused} times")) }
+    })
+    .await?;
+    worker.wait_for_frames(worker.frames() + 50).await?;
+    assert_eq!(scene.agent.refused(), 1, "it asks again and again");
+    assert!(scene.agent.reports.try_recv().is_err());
+    assert!(worker.finish().await?.comparison.is_perfect());
+    Ok(())
+}

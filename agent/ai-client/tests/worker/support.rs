@@ -190,6 +190,7 @@ pub struct Agent {
     events: broadcast::Sender<FleetEvent>,
     pub reports: mpsc::UnboundedReceiver<WorkerReport>,
     listeners: Arc<AtomicU32>,
+    refused: Arc<AtomicU32>,
     task: JoinHandle<()>,
 }
 
@@ -198,6 +199,7 @@ struct AgentState {
     events: broadcast::Sender<FleetEvent>,
     reports: mpsc::UnboundedSender<WorkerReport>,
     listeners: Arc<AtomicU32>,
+    refused: Arc<AtomicU32>,
 }
 
 impl Agent {
@@ -205,15 +207,20 @@ impl Agent {
         let address = addresses.port()?;
         let listener = TcpListener::bind(address).await?;
         let (to_worker, reports) = mpsc::unbounded_channel();
-        let (events, listeners) = (broadcast::Sender::new(64), Arc::new(AtomicU32::new(0)));
-        let state = AgentState { events: events.clone(), reports: to_worker, listeners: listeners.clone() };
+        let (events, listeners, refused) = (broadcast::Sender::new(64), Arc::<AtomicU32>::default(), Arc::default());
+        let state = AgentState {
+            events: events.clone(),
+            reports: to_worker,
+            listeners: Arc::clone(&listeners),
+            refused: Arc::clone(&refused),
+        };
         let routes =
             Router::new().route("/v1/events", get(serve_events)).route("/v1/worker-reports", post(take_report));
         let app = routes.with_state(state);
         let task = tokio::spawn(async move {
             let _ = axum::serve(listener, app).await;
         });
-        Ok(Self { url: format!("http://{address}"), events, reports, listeners, task })
+        Ok(Self { url: format!("http://{address}"), events, reports, listeners, refused, task })
     }
 
     pub async fn wait_for_listeners(&self, count: u32) -> Result<()> {
@@ -222,6 +229,11 @@ impl Agent {
             if now >= count { Ok(()) } else { Err(format!("{now} of {count}")) }
         })
         .await
+    }
+
+    /// Reports without the right token, so far.
+    pub fn refused(&self) -> u32 {
+        self.refused.load(Ordering::Relaxed)
     }
 
     pub fn say(&self, node: &str, what: EventKind) {
@@ -259,6 +271,7 @@ async fn take_report(
     Json(report): Json<WorkerReport>,
 ) -> StatusCode {
     if headers.get("authorization").is_none_or(|found| found != &format!("Bearer {TOKEN}")[..]) {
+        state.refused.fetch_add(1, Ordering::Relaxed);
         return StatusCode::UNAUTHORIZED;
     }
     let _ = state.reports.send(report);
