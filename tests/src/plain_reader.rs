@@ -28,7 +28,8 @@ const OPEN_TIMEOUT: Duration = Duration::from_secs(15);
 /// in the middle of an access unit, which has a few hundred packets at most.
 const MAX_DAMAGED_PACKETS: usize = 1_000;
 
-/// Reads the video track, frame by frame. A frame of which not all is received is left out.
+/// Reads the video track, frame by frame. A frame of which not all is received is left out, and so is the one after it,
+/// which may be the damaged one's rest.
 pub type PlainReader = Reader<SeenFrame>;
 
 /// Reads every track, packet by packet.

@@ -96,3 +96,19 @@ fn what_the_stand_in_cannot_do_is_refused() {
         assert!(Config::parse(bad).is_err(), "{bad}");
     }
 }
+
+#[test]
+fn files_rendered_for_the_fleet_are_understood() {
+    macro_rules! golden {
+        ($file:literal) => {
+            include_str!(concat!("../../../../mediamtx-config/tests/golden/", $file))
+        };
+    }
+    for rendered in [golden!("ingestion.yml"), golden!("ingestion_full.yml"), golden!("distribution.yml")] {
+        let config = Config::parse(rendered).unwrap();
+        assert!(config.path("site/cam1", "").is_some());
+        assert!(config.api_address.is_some() && config.metrics_address.is_some());
+    }
+    let external = Config::parse(golden!("distribution_full.yml")).unwrap_err().to_string();
+    assert!(external.contains("authMethod http"), "{external}");
+}
