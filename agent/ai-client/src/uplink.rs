@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use mtxfleet_wire::{StitchCounters, UnixMillis, WorkerRecord, WorkerReport};
+use mtxfleet_wire::{StitchCounters, UnixMillis, WorkerRecord, WorkerReport, worker_field};
 use redis::AsyncCommands as _;
 use redis::aio::MultiplexedConnection;
 use redis::streams::StreamMaxlen;
@@ -145,7 +145,7 @@ impl Uplink {
             counters,
             updated: unix_now(),
         };
-        let (key, field) = (self.settings.keys.workers(), self.settings.worker.as_str().to_owned());
+        let (key, field) = (self.settings.keys.workers(), worker_field(&self.settings.worker, &self.settings.stream));
         let Ok(json) = serde_json::to_string(&record) else { return };
         let Some(redis) = self.redis().await else { return };
         let done: redis::RedisResult<()> = redis.hset(key, field, json).await;
@@ -154,7 +154,7 @@ impl Uplink {
 
     /// The record goes with the worker.
     async fn leave(&mut self) {
-        let (key, field) = (self.settings.keys.workers(), self.settings.worker.as_str().to_owned());
+        let (key, field) = (self.settings.keys.workers(), worker_field(&self.settings.worker, &self.settings.stream));
         if let Some(redis) = self.redis.as_mut() {
             let _: redis::RedisResult<()> = redis.hdel(key, field).await;
         }

@@ -47,7 +47,7 @@ impl RegistryKeys {
         self.key("legs")
     }
 
-    /// Hash: worker to [`WorkerRecord`].
+    /// Hash: [`worker_field`] to [`WorkerRecord`].
     #[must_use]
     pub fn workers(&self) -> String {
         self.key("workers")
@@ -82,6 +82,12 @@ impl RegistryKeys {
     pub fn worker_reports(&self) -> String {
         self.key("worker-reports")
     }
+}
+
+/// Under which field of [`RegistryKeys::workers`] a worker's record of one stream stands: `WORKER/STREAM`.
+#[must_use]
+pub fn worker_field(worker: &WorkerId, stream: &StreamName) -> String {
+    format!("{worker}/{stream}")
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -93,7 +93,8 @@ async fn notices_come_by_redis_and_by_an_agent_once_it_is_gone() -> Result<()> {
     let told = reports(&mut redis, &keys, 2).await?;
     assert!(matches!(&told[1], WorkerReport::Moved { new_leg, .. } if *new_leg == leg), "{told:?}");
     let record: WorkerRecord = wait_for("the worker's record", BOUND, async || {
-        let text: Option<String> = redis.hget(keys.workers(), WORKER).await.map_err(|e| e.to_string())?;
+        let text: Option<String> =
+            redis.hget(keys.workers(), format!("{WORKER}/{CAMERA}")).await.map_err(|e| e.to_string())?;
         let record: WorkerRecord = serde_json::from_str(&text.ok_or("none")?).map_err(|e| e.to_string())?;
         if record.counters.handovers == 1 { Ok(record) } else { Err(format!("{record:?}")) }
     })
