@@ -199,7 +199,9 @@ pub(super) fn stream_reports(
             bitrate: traffic.bitrate(&path.name),
         })
     };
-    sample.paths.iter().filter(|path| !path.source.is_empty() || path.available).filter_map(report).collect()
+    // MediaMTX goes on listing a path that was pulled on demand after its source has ended.
+    let is_carried = |path: &&PathSample| path.available || path.readers > 0;
+    sample.paths.iter().filter(is_carried).filter_map(report).collect()
 }
 
 /// A stream is owned where it comes from its camera: on an ingestion node, whatever its source.

@@ -211,6 +211,15 @@ fn a_server_that_is_away_is_a_state_and_its_figures_are_unknown_not_zero() {
 }
 
 #[test]
+fn a_path_that_is_only_listed_is_not_carried() {
+    let mut world = World::serving(Role::Distribution);
+    let ended = PathSample { name: "cam9".into(), source: "rtspSource".into(), ..PathSample::default() };
+    let at = world.now.mono;
+    let effects = world.apply(Event::Server(Ok(ServerSample { at, paths: vec![ended], sessions: Vec::new() })));
+    assert!(effects.contains(&Effect::PublishStreams(Vec::new())), "{effects:?}");
+}
+
+#[test]
 fn a_full_disk_is_not_ready() {
     let mut world = World::serving(Role::Ingestion);
     assert_eq!(world.node.readiness(), Ok(()));
