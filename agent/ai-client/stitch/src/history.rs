@@ -105,6 +105,13 @@ impl History {
         }
     }
 
+    /// Takes the hash of the unit emitted last, while its packets are there.
+    pub(crate) fn hash_last(&mut self, codec: Codec) {
+        if let Some(last) = self.entries.back_mut() {
+            last.hash(codec);
+        }
+    }
+
     /// The unit emitted last came from a leg that makes other packets than the legs before it.
     pub(crate) fn mark_renumbered(&mut self) {
         self.renumbered = self.next_index().checked_sub(1);

@@ -191,6 +191,9 @@ impl Track {
             received: unit.received,
             continuation: unit.continuation,
         }));
+        if self.legs.iter().any(|leg| leg.place == Place::Searching) {
+            self.history.hash_last(self.config.codec);
+        }
         for other in (0..self.legs.len()).filter(|other| *other != at) {
             match self.legs[other].place {
                 Place::Aligned(_) => self.legs[other].drop_just_emitted(&self.history, sink.counters),

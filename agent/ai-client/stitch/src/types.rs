@@ -48,9 +48,10 @@ pub struct RtpPacket {
 pub struct StitchConfig {
     /// Emitted access units remembered per track, to recognise them on another leg. At 25 fps 1024 are 41 s.
     pub history: usize,
-    /// How long the payloads of emitted units are kept, so that a leg in another sequence space that begins behind the
-    /// output can be aligned at once, be the older one dead. A little over the largest skew expected: beyond it, payloads
-    /// only cool the caches.
+    /// How long the payloads of emitted units are kept while one leg is open. Needed only to align a leg in *another*
+    /// sequence space that begins with units emitted before it was opened, when the older leg is dead: rare, since a
+    /// crash takes longer to see than legs lie apart, and costly, since payloads cool the caches. With another leg open,
+    /// hashes are taken as units go out.
     pub retained: Duration,
     /// Bytes of retained payloads per track.
     pub max_retained_bytes: usize,
@@ -72,7 +73,7 @@ impl Default for StitchConfig {
     fn default() -> Self {
         Self {
             history: 1024,
-            retained: Duration::from_millis(500),
+            retained: Duration::ZERO,
             max_retained_bytes: 8 << 20,
             max_buffered_bytes: 32 << 20,
             max_skew: Duration::from_secs(10),

@@ -255,7 +255,8 @@ fn a_leg_in_another_space_after_a_death_is_joined_by_what_was_emitted_before() {
     // 400 ms behind: it begins with frames that the dead leg had brought.
     let spaces = Spaces::Other { sequence: 30_000, timestamp: 1 << 30 };
     let late = Leg { spaces, ..leg(3_050, 400) };
-    let run = run(&source, &[dying, late], &[], StitchConfig::default(), ms(0));
+    let config = StitchConfig { retained: ms(500), ..StitchConfig::default() };
+    let run = run(&source, &[dying, late], &[], config, ms(0));
     check(&source, &run, true);
     assert_eq!(run.discontinuities().count(), 0);
     assert!(run.covered[&1].1, "lossless");
