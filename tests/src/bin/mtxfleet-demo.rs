@@ -20,10 +20,7 @@ async fn main() -> ExitCode {
         _ = tokio::signal::ctrl_c() => Err(anyhow::anyhow!("interrupted")),
     };
     match done {
-        Ok(verdict) => {
-            println!("{verdict}");
-            ExitCode::from(u8::from(!verdict.holds()))
-        }
+        Ok(verdict) => ExitCode::from(u8::from(!verdict.holds())),
         Err(error) => {
             eprintln!("\nThe demo could not be shown: {error:#}");
             ExitCode::from(2)

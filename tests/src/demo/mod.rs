@@ -105,8 +105,8 @@ pub async fn run(options: Options) -> Result<Verdict> {
         progress::note(&format!("Written to {}", path.display()));
     }
     let verdict = Verdict::of(&results, records.len(), began.elapsed());
+    println!("{verdict}");
     if options.keep {
-        println!("{verdict}");
         progress::addresses(&lab);
         tokio::signal::ctrl_c().await.context("cannot wait for Ctrl-C")?;
     }

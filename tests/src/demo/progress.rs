@@ -49,7 +49,7 @@ pub(super) async fn drain_begins(lab: &Lab, drained: &NodeId, number: u32, of: u
             here.map(|s| format!("{}: {} + {}", s.stream.name, s.stream.legs.len(), s.stream.readers)).collect();
         let state = member.load.map_or("unknown", |load| load.state.as_str());
         let mark = if node.id == *drained { "->" } else { "  " };
-        println!("{mark} {:<8} {state:<9} {}", node.id, carries.join("   "));
+        println!("{mark} {:<8} {state:<9} {}", node.id.as_str(), carries.join("   "));
     }
     let which = if of > 1 { format!(" ({number} of {of})") } else { String::new() };
     println!("\nDraining {drained}, the busiest{which}");
@@ -125,7 +125,7 @@ pub(super) fn addresses(lab: &Lab) {
     println!("  publish    rtsp://{}/NAME", lab.balancer.ingest);
     println!("  read       rtsp://{}/cam1", lab.balancer.live);
     for node in &lab.nodes {
-        println!("  {:<10} {}/v1/fleet   MediaMTX rtsp://{}", node.id, node.agent.url(), node.server.at.rtsp);
+        println!("  {:<10} {}/v1/fleet   MediaMTX rtsp://{}", node.id.as_str(), node.agent.url(), node.server.at.rtsp);
     }
     if let Some(redis) = &lab.redis {
         println!("  Redis      {}", redis.url());
