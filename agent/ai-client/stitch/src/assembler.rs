@@ -27,11 +27,13 @@ pub(crate) struct Habits {
     /// The NAL unit types that whole units started with, as bits: of other units, and of keyframes. After a gap a unit
     /// that starts with another type has lost its start.
     starts: [u64; 2],
+    /// The same of units that a leg began with: the best guess while nothing surer is known.
+    first_starts: [u64; 2],
 }
 
 impl Default for Habits {
     fn default() -> Self {
-        Self { end: UnitEnd::Marker, starts: [0; 2] }
+        Self { end: UnitEnd::Marker, starts: [0; 2], first_starts: [0; 2] }
     }
 }
 
@@ -266,16 +268,19 @@ impl Assembler {
     /// Whether the unit's first packet is its first, as far as the sender's habits tell; learns them.
     fn starts_whole(&self, open: &Open, habits: &mut Habits) -> bool {
         let nal_type = payload::first_nal_type(self.codec, &open.packets[0].payload);
-        let known = &mut habits.starts[usize::from(open.keyframe)];
+        let (class, bit) = (usize::from(open.keyframe), 1 << nal_type);
         if open.start == Start::Sure {
-            *known |= 1 << nal_type;
+            habits.starts[class] |= bit;
             return true;
         }
-        if *known != 0 {
-            return *known & (1 << nal_type) != 0;
+        if habits.starts[class] != 0 {
+            return habits.starts[class] & bit != 0;
         }
-        let after_gap = self.began;
-        !after_gap || !open.keyframe || payload::leads_keyframe(self.codec, nal_type)
+        if !self.began {
+            habits.first_starts[class] |= bit;
+            return true;
+        }
+        !open.keyframe || habits.first_starts[class] & bit != 0 || payload::leads_keyframe(self.codec, nal_type)
     }
 
     /// Learns that units of [`Codec::Other`] are single packets without markers.

@@ -37,6 +37,8 @@ pub(crate) struct LegTrack {
     /// Index in the history of the newest emitted unit that this leg also brought, or brought alone. The front of the
     /// queue is the unit after it.
     pub(crate) met: Option<u64>,
+    /// Index of the newest emitted unit when the leg was placed by units that wait on others, whose numbers held then.
+    pub(crate) placed: Option<u64>,
     /// When the first unit came that waits for alignment.
     pub(crate) searching_since: Option<Duration>,
     /// The last packet, or the opening.
@@ -55,6 +57,7 @@ impl LegTrack {
             queue: VecDeque::new(),
             queue_cost: 0,
             met: None,
+            placed: None,
             searching_since: None,
             active: now,
             entry: None,
@@ -107,6 +110,7 @@ impl LegTrack {
     pub(crate) fn search_again(&mut self) {
         self.place = Place::Searching;
         self.met = None;
+        self.placed = None;
     }
 
     pub(crate) fn clear(&mut self) {
@@ -186,7 +190,7 @@ impl LegTrack {
 
     /// Its numbers, with the offset, can be compared with those of the output's end.
     pub(crate) fn numbers_hold(&self, history: &History) -> bool {
-        self.offsets().is_some_and(|offsets| offsets.seq_steady) && self.met >= history.renumbered()
+        self.offsets().is_some_and(|offsets| offsets.seq_steady) && self.met.max(self.placed) >= history.renumbered()
     }
 
     /// The front of the queue follows what was emitted last, with nothing between.
@@ -208,7 +212,9 @@ impl LegTrack {
         match front.gap {
             Gap::Restart => None,
             Gap::Lost(packets) if self.met == history.next_index().checked_sub(1) => Some(packets),
-            _ if offsets.seq_steady => u64::try_from(front.first_seq + offsets.seq - history.last()?.last_seq - 1).ok(),
+            _ if self.numbers_hold(history) => {
+                u64::try_from(front.first_seq + offsets.seq - history.last()?.last_seq - 1).ok()
+            }
             _ => None,
         }
     }

@@ -155,7 +155,8 @@ impl Track {
                 kind,
             }));
         }
-        // Where nothing is missing, output numbers go on, and the leg's offset is read off them again.
+        // Where nothing is missing, output numbers go on, and the leg's offset is read off them again. The only leg's
+        // numbering is the output's.
         let first_seq = match (break_before, expected_seq) {
             (None, Some(expected)) => expected,
             _ => unit.first_seq + offsets.seq,
@@ -165,8 +166,7 @@ impl Track {
             seq_steady: offsets.seq_steady || alone,
             ..offsets
         });
-        // The only leg's numbering is the output's.
-        let renumbers = !offsets.seq_steady && !alone;
+        let renumbers = !offsets.seq_steady;
         leg.met = Some(index);
         let last_seq = first_seq + (unit.last_seq - unit.first_seq);
         self.history.push(Emitted::new(
@@ -229,7 +229,13 @@ impl Track {
         let waiting: Vec<Mark> = self.legs[at].marks(codec).collect();
         let found = alignment::search(&output, &waiting, self.limits.max_skew, self.limits.min_run);
         if let Search::Proven(offsets) = found {
-            self.legs[at].align(offsets, &self.history, sink.counters);
+            let waiting = |leg: &&LegTrack| leg.front().is_some();
+            let numbers_hold = self.legs.iter().filter(waiting).all(|leg| leg.numbers_hold(&self.history));
+            let leg = &mut self.legs[at];
+            leg.align(offsets, &self.history, sink.counters);
+            if numbers_hold && leg.met.is_none() {
+                leg.placed = self.history.next_index().checked_sub(1);
+            }
         }
         found
     }

@@ -89,3 +89,22 @@ fn a_leg_that_closes_before_it_said_anything_leaves_no_trace() {
     assert!(outputs.iter().all(|output| matches!(output, Output::Unit(_))));
     assert_eq!(outputs.len(), source.tracks[0].units.len());
 }
+
+/// The fourth leg is placed by what waits on the third, past its hole, and begins in the hole.
+#[test]
+fn a_leg_that_begins_where_another_has_a_hole_fills_it() {
+    let source = camera(69_549_821_235_792_994, &[Kind::H264], 300);
+    let leg = |opened, delay, spaces| Leg { opened: ms(opened), delay: ms(delay), spaces, dies: None };
+    let other = Spaces::Other { sequence: 0, timestamp: 0 };
+    let legs = [
+        leg(0, 0, Spaces::Same),
+        leg(2_463, 0, Spaces::Same),
+        leg(4_366, 395, Spaces::Split),
+        leg(6_271, 111, other),
+        leg(8_176, 176, other),
+    ];
+    let loss = Loss { leg: 3, track: 0, unit: 200, packet: 1, count: 3 };
+    let run = run(&source, &legs, &[loss], StitchConfig::default(), ms(0));
+    check(&source, &run, false);
+    assert_eq!(run.discontinuities().count(), 0);
+}
