@@ -66,13 +66,14 @@ pub(crate) fn search(output: &[Mark], leg: &[Mark], max_skew: Duration, min_run:
     {
         return Search::Proven(same.offsets(0));
     }
-    let mut fitting = candidates.iter().filter(|(_, candidate)| !candidate.refuted);
-    match (fitting.next(), fitting.next()) {
-        (None, _) => Search::Nothing,
+    let fits = |(_, candidate): &(&i64, &Candidate)| !candidate.refuted;
+    let mut told = candidates.iter().filter(fits).filter(|(_, candidate)| candidate.telling > 0);
+    match (told.next(), told.next()) {
         (Some((time, only)), None) if only.telling >= min_run => Search::Proven(only.offsets(*time)),
         (Some((time, only)), None) if only.bytes >= TELLING_BYTES && (only.telling > 1 || only.to_the_end) => {
             Search::Likely(only.offsets(*time))
         }
+        (None, _) if !candidates.iter().any(|candidate| fits(&candidate)) => Search::Nothing,
         _ => Search::Open,
     }
 }

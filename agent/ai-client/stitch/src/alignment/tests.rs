@@ -80,6 +80,16 @@ fn a_still_scene_proves_nothing_until_something_moves() {
 }
 
 #[test]
+fn repeats_before_a_hole_do_not_outweigh_what_moves_after_it() {
+    let mut output = marks(100, &[1, 7, 7, 7, 7, 2, 3, 4]);
+    let mut leg = elsewhere(marks(102, &[7, 7, 7, 2, 3, 4]));
+    // The hole lies before 2, on both: no shift among the sevens is contradicted.
+    output[5].joined = false;
+    leg[3].joined = false;
+    assert_eq!(find(&output, &leg), Search::Proven(THERE));
+}
+
+#[test]
 fn a_cycle_of_pictures_does_not_place_a_leg_that_is_ahead() {
     // The leg is at 8; the cycle makes it look as if it were at 4.
     let output = marks(100, &[1, 2, 3, 4, 1, 2, 3, 4]);
