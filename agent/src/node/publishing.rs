@@ -88,6 +88,7 @@ impl Node {
             viewers: known.then_some(readers.viewers.len() as u32),
             inbound: self.server.traffic.inbound(),
             outbound: self.server.traffic.outbound(),
+            discarded_packets: self.server.traffic.discarded_packets(),
             cpu: self.machine.cpu,
             memory: self.machine.memory,
             disk_free: self.machine.disk_free,

@@ -62,6 +62,7 @@ fn peer(name: &str, role: Role) -> Peer {
             viewers: Some(0),
             inbound: None,
             outbound: Some(Bitrate(0)),
+            discarded_packets: 0,
             cpu: None,
             memory: None,
             disk_free: None,

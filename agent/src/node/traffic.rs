@@ -20,6 +20,9 @@ pub struct Traffic {
     last: Option<(Mono, u64, u64)>,
     inbound: Option<Bitrate>,
     outbound: Option<Bitrate>,
+    /// By session, as last seen, and of all there ever were.
+    discarded: BTreeMap<String, u64>,
+    discarded_total: u64,
 }
 
 #[derive(Debug)]
@@ -45,6 +48,7 @@ impl Traffic {
             });
             known.look(at, path.inbound_bytes);
         }
+        self.count_discarded(sample);
         // Each session's bytes would double those of a path with many readers; the path counts both directions.
         let inbound: u64 = sample.paths.iter().map(|path| path.inbound_bytes).sum();
         let outbound: u64 = sample.paths.iter().map(|path| path.outbound_bytes).sum();
@@ -62,9 +66,25 @@ impl Traffic {
         }
     }
 
-    /// MediaMTX is away or has restarted: nothing is known.
+    /// A session's count goes with it, so what each added is kept here.
+    fn count_discarded(&mut self, sample: &ServerSample) {
+        let before = std::mem::take(&mut self.discarded);
+        for session in sample.sessions.iter().filter(|session| session.discarded_packets > 0) {
+            let known = before.get(&session.id).copied().unwrap_or(0);
+            self.discarded_total += session.discarded_packets.saturating_sub(known);
+            self.discarded.insert(session.id.clone(), session.discarded_packets);
+        }
+    }
+
+    /// MediaMTX is away or has restarted: no rate is known.
     pub fn forget(&mut self) {
-        *self = Self::default();
+        *self = Self { discarded_total: self.discarded_total, ..Self::default() };
+    }
+
+    /// Packets that readers were too slow for, since this agent started.
+    #[must_use]
+    pub const fn discarded_packets(&self) -> u64 {
+        self.discarded_total
     }
 
     #[must_use]
@@ -121,7 +141,7 @@ impl PathTraffic {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::node::sample::PathSample;
+    use crate::node::sample::{PathSample, Protocol, SessionSample, SessionState};
 
     fn look(traffic: &mut Traffic, ms: u64, bytes: u64) {
         let path = PathSample {
@@ -156,6 +176,27 @@ mod tests {
         assert!(traffic.flows("cam1", at(1000)));
         look(&mut traffic, 7000, 20);
         assert!(!traffic.flows("cam1", at(7000)));
+    }
+
+    #[test]
+    fn discarded_packets_stay_counted_when_their_session_is_gone() {
+        let session = |id: &str, discarded_packets| SessionSample {
+            protocol: Protocol::Rtsp,
+            id: id.into(),
+            state: SessionState::Read,
+            path: "cam1".into(),
+            query: String::new(),
+            remote: String::new(),
+            inbound_bytes: 0,
+            outbound_bytes: 0,
+            discarded_packets,
+        };
+        let mut traffic = Traffic::default();
+        for sessions in [vec![session("a", 3)], vec![session("a", 5), session("b", 1)], vec![session("b", 1)], vec![]] {
+            traffic.look(&ServerSample { sessions, ..ServerSample::default() });
+        }
+        traffic.forget();
+        assert_eq!(traffic.discarded_packets(), 6);
     }
 
     #[test]

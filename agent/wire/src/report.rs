@@ -119,6 +119,9 @@ pub struct LoadReport {
     pub viewers: Option<u32>,
     pub inbound: Option<Bitrate>,
     pub outbound: Option<Bitrate>,
+    /// Packets that MediaMTX threw away since a reader was too slow, counted while this agent runs.
+    #[serde(default)]
+    pub discarded_packets: u64,
     /// Share of all cores in use, 0.0 to 1.0.
     pub cpu: Option<f32>,
     /// Share of memory in use, 0.0 to 1.0.

@@ -34,6 +34,7 @@ fn peer(name: &str, role: Role) -> Peer {
             viewers: None,
             inbound: None,
             outbound: Some(Bitrate(400)),
+            discarded_packets: 0,
             cpu: None,
             memory: None,
             disk_free: None,

@@ -95,6 +95,7 @@ fn load(cameras: u32) -> LoadReport {
         viewers: None,
         inbound: None,
         outbound: Some(Bitrate(1)),
+        discarded_packets: 0,
         cpu: Some(0.5),
         memory: None,
         disk_free: None,

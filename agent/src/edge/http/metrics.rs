@@ -148,9 +148,16 @@ gauges! {
     REGISTRY = "mtxfleet_registry_reachable", "1 when this agent reaches Redis.";
     MEMBERS = "mtxfleet_members", "Nodes as this agent knows them, itself included, by role and liveness.";
     MEMBER_STATES = "mtxfleet_member_states", "Nodes that are not dead, by role and state.";
+    REPORT_AGE = "mtxfleet_member_report_age_seconds",
+        "Age of a live node's report by this node's clock; below -1 or above 5 that node's clock is off.";
     STREAMS = "mtxfleet_streams", "Streams on this node, by whether it owns them.";
     FLOWING = "mtxfleet_streams_flowing", "Streams on this node whose bytes are growing.";
 }
+
+static DISCARDED: Metric = Metric::counter(
+    "mtxfleet_discarded_packets_total",
+    "Packets that MediaMTX threw away since a reader was too slow.",
+);
 
 fn of_snapshot(snapshot: &Snapshot) -> Vec<Sample> {
     let mut samples = vec![
@@ -207,11 +214,18 @@ fn this_node(snapshot: &Snapshot, samples: &mut Vec<Sample>) {
         (&SERVER, Some(flag(load.server == ServerHealth::Up))),
         (&SAMPLE_AGE, Some(Clock::wall().since(load.sampled).as_secs_f64())),
         (&REGISTRY, Some(flag(load.redis))),
+        (&DISCARDED, Some(load.discarded_packets as f64)),
     ];
     samples.extend(known.into_iter().filter_map(|(metric, value)| Some(metric.sample(value?))));
 }
 
 fn members(snapshot: &Snapshot, samples: &mut Vec<Sample>) {
+    for member in snapshot.fleet.members.iter().filter(|member| member.liveness == Liveness::Alive) {
+        if let Some(load) = &member.load {
+            let age = snapshot.fleet.at.0 as f64 - load.sampled.0 as f64;
+            samples.push(REPORT_AGE.labelled(&[("node", member.node.as_str())], age / 1e3));
+        }
+    }
     let of = |role: Role| {
         let has =
             move |facts: &Option<mtxfleet_wire::NodeFacts>| facts.as_ref().is_some_and(|facts| facts.role == role);

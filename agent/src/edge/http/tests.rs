@@ -51,6 +51,7 @@ fn full_snapshot() -> Snapshot {
         viewers: Some(2),
         inbound: Some(Bitrate(8_000)),
         outbound: Some(Bitrate(80_000)),
+        discarded_packets: 0,
         cpu: Some(0.5),
         memory: Some(0.25),
         disk_free: Some(1_000),

@@ -56,6 +56,7 @@ fn node(name: &str, state: NodeState, updated: u64) -> NodeRecord {
             viewers: Some(0),
             inbound: None,
             outbound: None,
+            discarded_packets: 0,
             cpu: Some(0.5),
             memory: None,
             disk_free: None,
