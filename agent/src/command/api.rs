@@ -127,6 +127,9 @@ async fn read<T: DeserializeOwned>(response: Response) -> anyhow::Result<T> {
     let text = response.text().await.unwrap_or_default();
     let error = serde_json::from_str::<serde_json::Value>(&text).ok();
     match error.as_ref().and_then(|error| error["error"].as_str()) {
+        Some(_) if status == StatusCode::UNAUTHORIZED => {
+            bail!("the agent does not take this token; give its http.token with --token-file, or in MTXFLEET_TOKEN")
+        }
         Some(error) => bail!("the agent answers {status}: {error}"),
         None => bail!("the agent answers {status}"),
     }

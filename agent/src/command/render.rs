@@ -10,6 +10,7 @@ use mediamtx_config::{
 };
 use mtxfleet_wire::Role;
 
+use super::output::say;
 use crate::config::Config;
 
 #[derive(Debug, clap::Args)]
@@ -79,8 +80,7 @@ impl Render {
             What::Mediamtx(mediamtx) => mediamtx.render()?,
             What::Haproxy(haproxy) => haproxy.render()?,
         };
-        print!("{text}");
-        Ok(())
+        say(text)
     }
 }
 

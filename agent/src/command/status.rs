@@ -3,6 +3,7 @@
 use mtxfleet_wire::{FleetView, Liveness, MemberView, ServerHealth};
 
 use super::api::{Access, Api};
+use super::output::say;
 use super::table::{Table, known};
 
 #[derive(Debug, clap::Args)]
@@ -17,12 +18,7 @@ pub struct Status {
 impl Status {
     pub async fn run(self) -> anyhow::Result<()> {
         let fleet = Api::new(&self.access)?.fleet().await?;
-        if self.json {
-            println!("{}", serde_json::to_string_pretty(&fleet)?);
-        } else {
-            print!("{}", render(&fleet));
-        }
-        Ok(())
+        if self.json { say(serde_json::to_string_pretty(&fleet)? + "\n") } else { say(render(&fleet)) }
     }
 }
 

@@ -1,6 +1,7 @@
 //! `mtxfleet streams`: every stream, where it comes from and who reads it where.
 
 use super::api::{Access, Api};
+use super::output::say;
 use super::table::{Table, known};
 
 #[derive(Debug, clap::Args)]
@@ -16,8 +17,7 @@ impl Streams {
     pub async fn run(self) -> anyhow::Result<()> {
         let mut streams = Api::new(&self.access)?.streams().await?;
         if self.json {
-            println!("{}", serde_json::to_string_pretty(&streams)?);
-            return Ok(());
+            return say(serde_json::to_string_pretty(&streams)? + "\n");
         }
         streams.sort_by(|a, b| {
             (&a.stream.name, !a.stream.owned, &a.node).cmp(&(&b.stream.name, !b.stream.owned, &b.node))
@@ -37,7 +37,6 @@ impl Streams {
                 stream.readers.to_string(),
             ]);
         }
-        print!("{table}");
-        Ok(())
+        say(table)
     }
 }
