@@ -56,7 +56,9 @@
 //! no input is an error.
 //!
 //! What is not known: a leg that renumbers packets *and* lost some may make the stitch announce a gap of unknown size
-//! where nothing is missing. It never does the reverse, except where a source repeats its content exactly.
+//! where nothing is missing. The reverse, a loss not announced, is left in two cases: a leg placed by less than the full
+//! run of content when the older ones are dead, in a scene that repeats itself; and a relay that splits a packet for the
+//! first time in the very unit that another leg lost.
 
 // In reading order.
 mod stitch;
