@@ -16,6 +16,8 @@ pub enum Blocker {
     InNextBatch { worker: WorkerId, stream: StreamName },
     /// The leg was asked to move and is still here.
     Moving { worker: WorkerId, stream: StreamName },
+    /// The worker said that it cannot move; its leg is disconnected at the deadline.
+    CannotMove { worker: WorkerId, stream: StreamName, why: String },
     /// Readers without a leg id are being disconnected.
     Readers { left: usize },
     /// Viewers may leave by themselves for a while longer.
@@ -38,6 +40,11 @@ impl std::fmt::Display for Blocker {
             Self::NotWarm { stream, first_choice: None } => write!(f, "no other node can take {stream}"),
             Self::InNextBatch { worker, stream } => write!(f, "{worker} on {stream} waits for the batch before it"),
             Self::Moving { worker, stream } => write!(f, "{worker} on {stream} is moving"),
+            Self::CannotMove { worker, stream, why } => {
+                // The words are the worker's own, of any length.
+                let why: String = why.chars().take(200).collect();
+                write!(f, "{worker} on {stream} cannot move: {why}")
+            }
             Self::Readers { left } => write!(f, "{left} reader(s) without a leg id are being disconnected"),
             Self::ViewersLeaving { left, cut_in_ms } => {
                 write!(f, "{left} viewer(s) may leave by themselves for {:.1} s more", *cut_in_ms as f64 / 1e3)

@@ -59,6 +59,9 @@ pub struct Drain {
     pub(crate) readers_now: u32,
     #[serde(skip)]
     pub(crate) viewers_now: u32,
+    /// Most legs, readers and viewers at one look in this phase: what the pace of disconnections is worked out from.
+    #[serde(skip)]
+    pub(crate) most_here: usize,
     #[serde(skip)]
     pub(crate) over: bool,
 }
@@ -69,6 +72,9 @@ pub struct LegProgress {
     pub worker: WorkerId,
     pub stream: StreamName,
     pub acknowledged: bool,
+    /// Its notice went out since this agent started: one that was killed may have recorded the leg and told nobody.
+    #[serde(skip)]
+    pub told: bool,
     /// It was ordered to move.
     pub asked: bool,
     /// Where its worker says it went; known before it is seen to be gone.
@@ -105,13 +111,15 @@ impl Drain {
             disconnecting: BTreeMap::new(),
             readers_now: 0,
             viewers_now: 0,
+            most_here: 0,
             over: false,
         };
         (drain, vec![Action::LeaveBalancers, Action::PhaseEntered(Phase::PreNotification)])
     }
 
     /// Goes on after a restart of the agent, in the phase it was in. Time since then counts, up to half of the phase's
-    /// deadline: the phase gets a fair rest of it, since nothing could go on meanwhile. Notices and orders are said again.
+    /// deadline: the phase gets a fair rest of it, since nothing could go on meanwhile. Notices that were not acknowledged
+    /// and orders are said again.
     pub fn resume(&mut self, now: Mono, wall: UnixMillis) -> Vec<Action> {
         self.begun = now;
         self.phase_entered = now;
@@ -252,11 +260,26 @@ impl Drain {
         now.since(self.phase_entered) + self.spent_before
     }
 
-    /// The pace of disconnections may need longer than the deadline leaves: never all at once.
+    /// The pace of disconnections may need longer than the deadline leaves: never all at once. Of all that were here in
+    /// this phase, not of those left: else the time would run out twice as fast as they go.
     pub(crate) fn grace_for_disconnects(&self) -> Duration {
-        let count =
-            self.legs.values().filter(|leg| leg.end == LegEnd::Here).count() as f64 + f64::from(self.viewers_now);
-        Duration::from_secs_f64(count / self.settings.disconnects_per_second.max(0.1) + 2.0)
+        Duration::from_secs_f64(self.most_here as f64 / self.settings.disconnects_per_second.max(0.1) + 2.0)
+    }
+
+    /// What a restarted agent needs of it: equal as long as nothing has to be written to disk again.
+    #[must_use]
+    pub fn lasting(&self) -> Self {
+        Self {
+            begun: Mono::default(),
+            phase_entered: Mono::default(),
+            spent_before: Duration::ZERO,
+            blockers: Vec::new(),
+            disconnecting: BTreeMap::new(),
+            readers_now: 0,
+            viewers_now: 0,
+            most_here: 0,
+            ..self.clone()
+        }
     }
 
     pub(crate) fn notice(&mut self, leg: &LegId, candidates: &[Candidate]) -> Option<LegNotice> {
@@ -277,32 +300,31 @@ impl Drain {
         if seen.looked.is_none() {
             return;
         }
-        let mut newcomers = Vec::new();
         for leg in &seen.legs {
-            if !self.legs.contains_key(&leg.leg) {
-                newcomers.push(leg.leg.clone());
-                self.legs.insert(
-                    leg.leg.clone(),
-                    LegProgress {
-                        worker: leg.worker.clone(),
-                        stream: leg.stream.clone(),
-                        acknowledged: false,
-                        asked: false,
-                        moved_to: None,
-                        end: LegEnd::Here,
-                        counters: None,
-                        extra_pause_ms: None,
-                        failed: None,
-                    },
-                );
-            }
+            self.legs.entry(leg.leg.clone()).or_insert_with(|| LegProgress {
+                worker: leg.worker.clone(),
+                stream: leg.stream.clone(),
+                acknowledged: false,
+                told: false,
+                asked: false,
+                moved_to: None,
+                end: LegEnd::Here,
+                counters: None,
+                extra_pause_ms: None,
+                failed: None,
+            });
         }
+        let mut untold = Vec::new();
         for (id, leg) in &mut self.legs {
             if leg.end == LegEnd::Here && !seen.legs.iter().any(|seen| seen.leg == *id) {
                 leg.end = LegEnd::Moved(leg.moved_to.clone());
             }
+            if leg.end == LegEnd::Here && !leg.acknowledged && !leg.told {
+                leg.told = true;
+                untold.push(id.clone());
+            }
         }
-        let notices: Vec<LegNotice> = newcomers.iter().filter_map(|leg| self.notice(leg, &seen.candidates)).collect();
+        let notices: Vec<LegNotice> = untold.iter().filter_map(|leg| self.notice(leg, &seen.candidates)).collect();
         if !notices.is_empty() {
             actions.push(Action::Notify(notices));
         }
@@ -312,6 +334,7 @@ impl Drain {
         if seen.looked.is_some() {
             self.readers_now = seen.readers.len() as u32;
             self.viewers_now = seen.viewers.len() as u32;
+            self.most_here = self.most_here.max(seen.legs.len() + seen.readers.len() + seen.viewers.len());
             self.viewers_seen.extend(seen.viewers.iter().map(|viewer| viewer.session.clone()));
         }
     }

@@ -43,13 +43,19 @@ fn order_next_batch(drain: &mut Drain, seen: &Observation, actions: &mut Vec<Act
     let mut blockers = Vec::new();
     let mut room = Room::for_batch(drain, seen);
     let mut batch: Vec<LegNotice> = Vec::new();
-    let (asked, waiting): (Vec<&ObservedLeg>, Vec<&ObservedLeg>) =
-        seen.legs.iter().partition(|leg| drain.legs.get(&leg.leg).is_some_and(|progress| progress.asked));
+    let (asked, waiting): (Vec<&ObservedLeg>, Vec<&ObservedLeg>) = seen
+        .legs
+        .iter()
+        .partition(|leg| drain.legs.get(&leg.leg).is_some_and(|progress| progress.asked && progress.failed.is_none()));
     for leg in asked {
         room.take(leg);
         blockers.push(Blocker::Moving { worker: leg.worker.clone(), stream: leg.stream.clone() });
     }
     for leg in waiting {
+        if let Some(why) = drain.legs.get(&leg.leg).and_then(|progress| progress.failed.clone()) {
+            blockers.push(Blocker::CannotMove { worker: leg.worker.clone(), stream: leg.stream.clone(), why });
+            continue;
+        }
         let Some(notice) = drain.notice(&leg.leg, &seen.candidates) else { continue };
         let patient = seen.now.since(drain.begun) < drain.settings.warm_patience;
         let warm = notice.candidates.iter().any(|c| c.warm);
@@ -130,9 +136,11 @@ pub(crate) fn disconnect_some(
     sessions: impl Iterator<Item = String>,
     actions: &mut Vec<Action>,
 ) -> u32 {
-    let within_a_second =
-        drain.disconnecting.values().filter(|asked| now.since(**asked) < Duration::from_secs(1)).count();
-    let mut budget = (drain.settings.disconnects_per_second.max(1.0) as usize).saturating_sub(within_a_second);
+    // A pace of less than one in a second is one in a longer window.
+    let pace = drain.settings.disconnects_per_second.max(0.1);
+    let window = Duration::from_secs_f64((1.0 / pace).max(1.0));
+    let lately = drain.disconnecting.values().filter(|asked| now.since(**asked) < window).count();
+    let mut budget = (pace.max(1.0) as usize).saturating_sub(lately);
     let mut first_time = 0;
     for session in sessions {
         if budget == 0 {

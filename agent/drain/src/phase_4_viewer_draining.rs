@@ -21,7 +21,7 @@ pub(crate) fn step(drain: &mut Drain, seen: &Observation, actions: &mut Vec<Acti
     let spent = drain.spent_in_phase(seen.now);
     let window = drain.settings.viewer_window;
     // Many viewers need more time at that pace than the cut has: it begins earlier for them.
-    let at_pace = Duration::from_secs_f64(left as f64 / drain.settings.disconnects_per_second.max(1.0));
+    let at_pace = Duration::from_secs_f64(left as f64 / drain.settings.disconnects_per_second.max(0.1));
     let cut_at = window.saturating_sub(drain.settings.viewer_cut.max(at_pace));
     if spent < cut_at {
         let cut_in_ms = (cut_at - spent).as_millis() as u64;

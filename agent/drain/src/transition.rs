@@ -93,6 +93,7 @@ fn enter(drain: &mut Drain, phase: Phase, now: Mono) {
     drain.phase = phase;
     drain.phase_entered = now;
     drain.spent_before = Duration::ZERO;
+    drain.most_here = 0;
 }
 
 pub(crate) fn note(drain: &mut Drain, spent: Duration, timed_out: bool, waiting_for: Vec<String>) {

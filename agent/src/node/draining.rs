@@ -44,7 +44,7 @@ struct Pending {
 impl Draining {
     pub(super) fn saved(&self, state: NodeState) -> Option<Saved> {
         match (&self.drain, state, &self.last_record) {
-            (Some(drain), _, _) => Some(Saved::Draining(Box::new(drain.clone()))),
+            (Some(drain), _, _) => Some(Saved::Draining(Box::new(drain.lasting()))),
             (None, NodeState::Offline, Some(record)) => Some(Saved::Offline(Box::new(record.clone()))),
             _ => None,
         }
@@ -102,8 +102,14 @@ impl Node {
         answer: Admission,
         effects: &mut Vec<Effect>,
     ) {
-        // An answer to an order that is not pending any more (too late, or one that was forced) changes nothing.
-        let Some(pending) = self.draining.pending.take_if(|pending| pending.order.drain == *drain) else { return };
+        let Some(pending) = self.draining.pending.take_if(|pending| pending.order.drain == *drain) else {
+            // Too late: nobody waits for it any more, and the place that it gave must not stay taken. (An order that was
+            // forced waits for no answer; a drain that has begun since keeps the place, whichever order it is from.)
+            if answer == Admission::Admitted && self.draining.drain.is_none() && self.draining.pending.is_none() {
+                effects.push(Effect::ReleaseAdmission { node: self.settings.id.clone() });
+            }
+            return;
+        };
         let refusal = match answer {
             Admission::Admitted => return self.begin(now, pending.ticket, pending.order, effects),
             Admission::Refused(refusal) => refusal,
@@ -113,6 +119,9 @@ impl Node {
     }
 
     pub(super) fn undrain_ordered(&mut self, now: Now, ticket: Ticket, effects: &mut Vec<Effect>) {
+        if let Some(pending) = self.draining.pending.take() {
+            effects.push(Effect::Answer { ticket: pending.ticket, answer: Err(DrainRefusal::NotDraining) });
+        }
         let cancelled = match (&mut self.draining.drain, self.state) {
             (Some(drain), _) => drain.cancel(now.mono, now.wall).map_err(|_| DrainRefusal::TooLate),
             (None, NodeState::Offline) => Ok(Vec::new()),

@@ -8,7 +8,7 @@ use super::sample::{MachineSample, ServerProblem, ServerSample};
 
 #[derive(Debug)]
 pub enum Event {
-    /// Time has passed; comes ten times a second.
+    /// Time has passed; comes once a second, in a drain ten times.
     Tick,
     /// A look at MediaMTX, or why there was none.
     Server(Result<ServerSample, ServerProblem>),

@@ -8,7 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use mtxfleet_leader::Peer;
 use mtxfleet_leader::fleet_view::Change;
 use mtxfleet_wire::{
-    Candidate, DrainId, DrainNotice, DrainReport, EventKind, LegId, LegNotice, MoveOrder, NodeId, NodeState, StreamName,
+    Candidate, DrainId, DrainNotice, DrainReport, EventKind, LegId, LegNotice, Liveness, MoveOrder, NodeId, NodeState,
+    StreamName,
 };
 
 use super::effect::Effect;
@@ -45,7 +46,9 @@ impl Node {
             return Vec::new();
         }
         let me = &self.settings.id;
-        let reports = self.fleet.members().filter_map(|member| member.peer.drain.as_ref());
+        // Who died in its drain hands nothing over any more.
+        let alive = self.fleet.members().filter(|member| member.liveness != Liveness::Dead);
+        let reports = alive.filter_map(|member| member.peer.drain.as_ref());
         let mine = reports.flat_map(|report| {
             let first = |order: &Vec<u8>| order.first().and_then(|index| report.nodes.get(usize::from(*index)));
             report.streams.iter().filter(move |(_, order)| first(order) == Some(me)).map(|(stream, _)| stream.clone())
@@ -113,14 +116,19 @@ impl Node {
         }
     }
 
-    /// A drain whose report went while its node is in service was cancelled.
+    /// A drain whose report went and whose node is in service was cancelled. The two are two gossip keys, so the report
+    /// may go a moment before the node says that it is back.
     fn pass_on_cancellations(&mut self, now: Now, reports: &[(NodeId, DrainReport)], effects: &mut Vec<Effect>) {
         let over = |node: &NodeId| !reports.iter().any(|(draining, _)| draining == node);
         let over: Vec<NodeId> = self.neighbours.drains.keys().filter(|node| over(node)).cloned().collect();
         for node in over {
-            let Some(passed) = self.neighbours.drains.remove(&node) else { continue };
             let load = self.fleet.get(&node).and_then(|member| member.peer.load.as_ref());
-            if load.is_some_and(|load| load.state == NodeState::Active) {
+            let state = load.map(|load| load.state);
+            if state == Some(NodeState::Draining) {
+                continue;
+            }
+            let Some(passed) = self.neighbours.drains.remove(&node) else { continue };
+            if state == Some(NodeState::Active) {
                 let why = "the node stays in service".to_owned();
                 let kind = EventKind::DrainCancelled { drain: passed.drain, why };
                 effects.push(Effect::Echo(self.event_about(now, node, kind)));

@@ -274,8 +274,21 @@ fn an_admission_that_does_not_come_is_a_refusal_and_one_that_comes_late_begins_n
     let Some(Effect::Admit { drain, .. }) = effects.first() else { panic!("{effects:?}") };
     let drain = drain.clone();
     assert_eq!(answer(&world.after(5_000).apply(Event::Tick)), Some(&Err(DrainRefusal::NoRegistry)));
-    world.apply(Event::Admission { drain, answer: Admission::Admitted });
+    let effects = world.apply(Event::Admission { drain, answer: Admission::Admitted });
     assert_eq!(world.node.state, NodeState::Active);
+    assert!(effects.contains(&Effect::ReleaseAdmission { node: id("me") }), "its place is not kept: {effects:?}");
+}
+
+#[test]
+fn an_order_that_waits_for_admission_is_withdrawn_by_undrain() {
+    let mut world = World::serving(Role::Distribution);
+    let effects = world.order(false);
+    let Some(Effect::Admit { drain, .. }) = effects.first() else { panic!("{effects:?}") };
+    let drain = drain.clone();
+    world.apply(Event::UndrainOrdered { ticket: Ticket(2) });
+    let effects = world.after(100).apply(Event::Admission { drain, answer: Admission::Admitted });
+    assert_eq!(world.node.state, NodeState::Active);
+    assert!(effects.contains(&Effect::ReleaseAdmission { node: id("me") }), "{effects:?}");
 }
 
 #[test]
@@ -378,9 +391,35 @@ fn a_neighbours_drain_warms_its_streams_here_and_is_told_to_workers_once() {
     b.drain = Some(drain_report(&[("cam1", &[0, 1]), ("cam2", &[1, 0])], &["leg2"]));
     assert_eq!(echoes(&world.apply(Event::Peers(vec![b.clone()]))), ["drain.move"]);
     b.drain = None;
-    let effects = world.apply(Event::Peers(vec![b]));
+    let state = |peer: &mut Peer, state| peer.load.as_mut().expect("said").state = state;
+    state(&mut b, NodeState::Draining);
+    let effects = world.apply(Event::Peers(vec![b.clone()]));
+    assert_eq!(echoes(&effects), Vec::<&str>::new(), "its report may go before its new state comes");
+    state(&mut b, NodeState::Active);
+    let effects = world.after(100).apply(Event::Peers(vec![b]));
     assert_eq!(echoes(&effects), ["drain.cancelled"]);
-    assert!(effects.contains(&Effect::KeepWarm(Vec::new())));
+}
+
+#[test]
+fn streams_of_a_neighbour_that_died_in_its_drain_are_not_kept_warm() {
+    let mut world = World::serving(Role::Distribution);
+    let mut b = peer("b", Role::Distribution);
+    b.drain = Some(drain_report(&[("cam1", &[0])], &[]));
+    world.apply(Event::Peers(vec![b.clone()]));
+    b.alive = false;
+    world.apply(Event::Peers(vec![b]));
+    let effects = world.after(6_000).apply(Event::Tick);
+    assert!(effects.contains(&Effect::KeepWarm(Vec::new())), "{effects:?}");
+}
+
+#[test]
+fn a_neighbours_report_that_points_past_its_nodes_is_survived() {
+    let mut world = World::serving(Role::Distribution);
+    let mut b = peer("b", Role::Distribution);
+    b.streams = [stream("cam1", false, &[("w1", "leg1")])].into();
+    b.drain = Some(drain_report(&[("cam1", &[200, 1]), ("cam7", &[])], &["leg1", "unknown"]));
+    let effects = world.apply(Event::Peers(vec![b, peer("c", Role::Distribution)]));
+    assert_eq!(echoes(&effects), ["drain.notice", "drain.move"]);
 }
 
 #[test]

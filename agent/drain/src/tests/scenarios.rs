@@ -236,3 +236,79 @@ fn an_agent_killed_in_any_phase_goes_on_and_ends_as_it_would_have() {
         );
     }
 }
+
+#[test]
+fn whoever_is_left_at_the_deadline_is_disconnected_at_the_pace_and_nobody_is_left_over() {
+    let mut world = World::new(Settings { disconnects_per_second: 5.0, ..Settings::default() });
+    world.readers = viewers(10);
+    for _ in 0..50 {
+        world = world.with_worker("cam1", Conduct::Stays);
+    }
+    let record = world.run();
+    let third = &record.phases[2];
+    assert!(!third.timed_out, "12 s are needed at that pace, and given: {third:?}");
+    assert!(record.legs.iter().all(|leg| leg.how == LegEnd::Disconnected));
+}
+
+#[test]
+fn a_pace_below_one_in_a_second_is_kept() {
+    let settings = Settings { disconnects_per_second: 0.5, worker_deadline: Duration::ZERO, ..Settings::default() };
+    let mut world = World::new(settings);
+    world.readers = viewers(4);
+    let mut cuts = Vec::new();
+    while cuts.len() < 4 {
+        let disconnects = world.look().iter().filter(|action| matches!(action, Action::Disconnect { .. })).count();
+        cuts.extend(vec![world.now; disconnects]);
+    }
+    assert!(cuts.windows(2).all(|pair| pair[1] - pair[0] >= Duration::from_secs(2)), "{cuts:?}");
+}
+
+#[test]
+fn a_worker_that_cannot_move_is_named_gets_no_more_orders_and_holds_up_nobody() {
+    let mut world = World::new(Settings::default())
+        .with_worker("cam1", Conduct::Stays)
+        .with_worker("cam1", Conduct::Moves { after: 1 });
+    // Room for one leg at a time.
+    world.candidates = vec![candidate("dist-2", Some(1), &["cam1"])];
+    let ordered = |actions: &[Action]| actions.iter().any(|action| matches!(action, Action::Move(_)));
+    while !ordered(&world.look()) {}
+    let leg = world.workers[0].leg.clone();
+    world.drain.worker_reported(mtxfleet_wire::WorkerReport::Failed {
+        drain: world.drain.id().clone(),
+        worker: leg.worker,
+        leg: leg.leg,
+        why: "no free decoder".into(),
+    });
+    assert!(ordered(&world.look()), "the next one's turn");
+    let waiting_for = world.drain.view(Mono(world.now)).waiting_for;
+    assert!(waiting_for.contains(&"worker-0 on cam1 cannot move: no free decoder".to_owned()), "{waiting_for:?}");
+    world.restart_agent(Duration::from_secs(1));
+    let record = world.run();
+    let orders = world.log.iter().filter_map(|action| if let Action::Move(legs) = action { Some(legs) } else { None });
+    assert_eq!(orders.flatten().filter(|notice| notice.leg.as_str() == "leg-0").count(), 1);
+    assert_eq!(record.legs[0].how, LegEnd::Disconnected);
+}
+
+#[test]
+fn an_agent_killed_before_it_told_a_worker_tells_it_after_its_restart() {
+    let mut world = World::new(Settings::default()).with_worker("cam1", Conduct::Silent);
+    let told = |actions: &[Action]| actions.iter().any(|action| matches!(action, Action::Notify(_)));
+    assert!(told(&world.look()));
+    assert!(!told(&world.look()), "once is enough while the agent lives");
+    world.restart_agent(Duration::from_secs(1));
+    assert!(told(&world.look()));
+}
+
+#[test]
+fn what_only_passes_is_no_reason_to_write_to_disk() {
+    let mut world = World::new(Settings::default());
+    world.viewers = viewers(3);
+    while world.drain.phase() != Phase::ViewerDraining {
+        world.look();
+    }
+    world.look();
+    let before = world.drain.lasting();
+    world.look();
+    assert_ne!(world.drain.view(Mono(world.now)).waiting_for, Vec::<String>::new());
+    assert_eq!(world.drain.lasting(), before);
+}
