@@ -33,6 +33,8 @@ const BRISK_LOOK: Duration = Duration::from_millis(200);
 const MACHINE_EVERY: Duration = Duration::from_secs(1);
 /// Passing on a report, and leaving.
 const STOP_WITHIN: Duration = Duration::from_secs(2);
+/// An agent that ends with its drain still shows the record for this long: `mtxfleet drain --wait` looks every 250 ms.
+const LAST_LOOK: Duration = Duration::from_secs(1);
 
 /// Everything outside that effects go to.
 #[expect(missing_debug_implementations, reason = "its parts are not all Debug, and nobody prints it")]
@@ -255,6 +257,9 @@ impl EventLoop {
             registry.flush(STOP_WITHIN).await;
         }
         self.edges.webhooks.flush(STOP_WITHIN).await;
+        if self.exit {
+            tokio::time::sleep(LAST_LOOK).await;
+        }
         // A drained node is gone for good as far as the others can tell; anyone else may be back in a moment.
         if self.node.is_offline() {
             self.edges.gossip.leave().await;

@@ -159,14 +159,18 @@ impl Node {
             ServerHealth::Away(why) => reasons.push(format!("MediaMTX is away: {why}")),
             ServerHealth::Odd(why) => reasons.push(format!("MediaMTX answers oddly: {why}")),
         }
-        let free = self.machine.disk_free.unwrap_or(u64::MAX);
-        if free < self.settings.min_disk_free {
+        if let Some(free) = self.too_little_disk() {
             reasons.push(format!(
                 "{free} bytes are free on the recordings' disk, {} must be",
                 self.settings.min_disk_free
             ));
         }
         reasons
+    }
+
+    /// Bytes free on the recordings' disk, when they are too few for anything new.
+    fn too_little_disk(&self) -> Option<u64> {
+        self.machine.disk_free.filter(|free| *free < self.settings.min_disk_free)
     }
 
     /// Ids are made of the node, its start and a count, so that no randomness is needed.

@@ -21,6 +21,9 @@ pub(crate) fn step(drain: &mut Drain, seen: &Observation) -> Step {
         let last_told = pollers.iter().filter_map(|p| Some(seen.polls_since_told.get(p)?.first)).max();
         drain.out_of_balancer_seconds = last_told.map(|told| told.since(drain.begun).as_secs_f64());
     }
+    if seen.looked.is_none() {
+        blockers.push(Blocker::ServerSilent);
+    }
     let quiet_since = seen.last_new_session.unwrap_or_default().max(drain.begun);
     let quiet_for = seen.now.since(quiet_since);
     if quiet_for < drain.settings.quiet {

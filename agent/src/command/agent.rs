@@ -51,7 +51,9 @@ async fn run(config: Config) -> anyhow::Result<()> {
     let metrics = Arc::new(Metrics::default());
     let feed = EventFeed::default();
 
-    let (gossip, peers) = Gossip::start(gossip_settings(&config).await?, started).await?;
+    let state_file = StateFile::open(&config.node.state_dir)?;
+    let generation = state_file.next_generation(started);
+    let (gossip, peers) = Gossip::start(gossip_settings(&config).await?, generation).await?;
     let facts = facts(&config, gossip.advertised(), started);
     gossip.set_facts(&facts).await?;
     let (registry, registry_events) = match &config.registry.url {
@@ -106,7 +108,6 @@ async fn run(config: Config) -> anyhow::Result<()> {
     }
     metrics.register_collector(webhooks.collector());
 
-    let state_file = StateFile::open(&config.node.state_dir)?;
     let saved = state_file.load().unwrap_or_else(|error| {
         tracing::error!(error = %chain(&error), "no saved state");
         None

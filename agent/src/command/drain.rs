@@ -110,14 +110,21 @@ fn summary(record: &DrainRecord) -> String {
         DrainOutcome::Completed => "is out of service",
         DrainOutcome::Cancelled => "stays in service",
     };
-    let lost: Option<u64> = record.legs.iter().map(|leg| leg.counters.map(|counters| counters.lost_packets)).sum();
-    let lost = match lost {
-        Some(lost) if !record.legs.is_empty() => format!("; their workers report {lost} packet(s) lost"),
-        _ => String::new(),
+    let reports: Vec<u64> =
+        record.legs.iter().filter_map(|leg| leg.counters.map(|counters| counters.lost_packets)).collect();
+    let lost = match (reports.len(), record.legs.len()) {
+        (_, 0) => String::new(),
+        (said, legs) => {
+            let lost: u64 = reports.iter().sum();
+            let silent = if said == legs { String::new() } else { format!(", {} did not report", legs - said) };
+            format!("; their workers report {lost} packet(s) lost{silent}")
+        }
     };
-    let balancers = match record.out_of_balancer_seconds {
-        Some(seconds) => format!("out of the load balancers after {seconds:.1} s"),
-        None => "no load balancer polls this node".to_owned(),
+    let asked = record.phases.iter().find(|phase| phase.phase == Phase::LoadBalancer);
+    let balancers = match (record.out_of_balancer_seconds, asked) {
+        (Some(seconds), _) => format!("out of the load balancers after {seconds:.1} s"),
+        (None, Some(phase)) if !phase.timed_out => "no load balancer polls this node".to_owned(),
+        (None, _) => "the load balancers were not seen to take it out".to_owned(),
     };
     format!(
         "{} {outcome} after {seconds:.1} s: {moved} worker leg(s) moved, {cut} cut{lost}; {} other reader(s) cut; \

@@ -1,13 +1,39 @@
-//! What must survive the agent: its drain, as JSON in `STATE_DIR/drain.json`.
+//! What must survive the agent: its drain, as JSON in `STATE_DIR/drain.json`, and the generation of its last start.
+//!
+//! A thread of its own writes, in the order of the calls. A disk that hangs holds the event loop up once, for
+//! [`SAVED_WITHIN`], and what could not be written is tried again until it is, or something newer is.
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::time::Duration;
+
+use mtxfleet_wire::UnixMillis;
+use tokio::sync::oneshot;
 
 use crate::node::draining::Saved;
+
+/// The event loop waits for the disk this long at most. A write of some kilobytes with its sync takes milliseconds; one
+/// that takes longer than this must not keep a drain from its deadlines.
+pub const SAVED_WITHIN: Duration = Duration::from_secs(2);
+
+/// What the disk did not take is tried again after this long.
+const TRY_AGAIN: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
 pub struct StateFile {
     path: PathBuf,
+    writer: mpsc::Sender<Job>,
+    /// The writer is with a job that nobody waits for any more.
+    behind: Arc<AtomicBool>,
+}
+
+#[derive(Debug)]
+struct Job {
+    saved: Option<Saved>,
+    done: oneshot::Sender<io::Result<()>>,
 }
 
 /// Why there is no saved state to go on from.
@@ -23,10 +49,33 @@ pub enum StateError {
 
 impl StateFile {
     /// # Errors
-    /// [`StateError::Directory`] when the directory is not there and cannot be made.
+    /// [`StateError::Directory`] when the directory is not there and cannot be made, or no thread can.
     pub fn open(dir: &Path) -> Result<Self, StateError> {
-        std::fs::create_dir_all(dir).map_err(|source| StateError::Directory { dir: dir.to_owned(), source })?;
-        Ok(Self { path: dir.join("drain.json") })
+        let failed = |source| StateError::Directory { dir: dir.to_owned(), source };
+        std::fs::create_dir_all(dir).map_err(failed)?;
+        let path = dir.join("drain.json");
+        let (writer, jobs) = mpsc::channel();
+        let behind = Arc::<AtomicBool>::default();
+        let (to, late) = (path.clone(), Arc::clone(&behind));
+        let thread = std::thread::Builder::new().name("state file".to_owned());
+        thread.spawn(move || write_all(&to, &jobs, &late)).map_err(failed)?;
+        Ok(Self { path, writer, behind })
+    }
+
+    /// `now`, or, where the clock was set back since the last start, one more than that start's: other nodes refuse the
+    /// gossip of a generation older than one they have heard. Kept in `STATE_DIR/generation`.
+    #[must_use]
+    pub fn next_generation(&self, now: UnixMillis) -> UnixMillis {
+        let path = self.path.with_file_name("generation");
+        let last = std::fs::read_to_string(&path).ok().and_then(|text| text.trim().parse::<u64>().ok());
+        let next = last.map_or(now.0, |last| now.0.max(last.saturating_add(1)));
+        if next != now.0 {
+            tracing::warn!(last, now = now.0, "the clock was set back since the last start; check it");
+        }
+        if let Err(error) = write(&path, next.to_string().as_bytes()) {
+            tracing::warn!(%error, "the generation of this start is not on disk");
+        }
+        UnixMillis(next)
     }
 
     /// # Errors
@@ -44,34 +93,73 @@ impl StateFile {
     /// On disk when it returns: written beside, synced, renamed over. `None` removes the file.
     ///
     /// # Errors
-    /// What the file system says; the file then holds what it held before.
+    /// What the file system says, or `TimedOut` after [`SAVED_WITHIN`]; the file then holds what it held before, and
+    /// the writer tries on.
     pub async fn save(&self, saved: Option<Saved>) -> io::Result<()> {
-        let path = self.path.clone();
-        let write = move || {
-            let Some(saved) = saved else {
-                return match std::fs::remove_file(&path) {
-                    Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-                    _ => Ok(()),
-                };
-            };
-            let beside = path.with_extension("json.new");
-            std::fs::write(&beside, serde_json::to_vec(&saved)?)?;
-            std::fs::File::open(&beside)?.sync_all()?;
-            std::fs::rename(&beside, &path)
-        };
-        tokio::task::spawn_blocking(write).await.map_err(io::Error::other)?
+        let ended = || io::Error::other("the writer of the state file has ended");
+        let late = || io::Error::new(io::ErrorKind::TimedOut, "the disk is slow to take it");
+        let (done, written) = oneshot::channel();
+        self.writer.send(Job { saved, done }).map_err(|_| ended())?;
+        if self.behind.load(Ordering::Relaxed) {
+            return Err(late());
+        }
+        match tokio::time::timeout(SAVED_WITHIN, written).await {
+            Ok(result) => result.map_err(|_| ended())?,
+            Err(_) => {
+                self.behind.store(true, Ordering::Relaxed);
+                Err(late())
+            }
+        }
     }
+}
+
+/// Until the [`StateFile`] is dropped.
+fn write_all(path: &Path, jobs: &mpsc::Receiver<Job>, behind: &AtomicBool) {
+    let mut unwritten: Option<Option<Saved>> = None;
+    loop {
+        let job = match unwritten {
+            Some(_) => jobs.recv_timeout(TRY_AGAIN),
+            None => jobs.recv().map_err(|_| RecvTimeoutError::Disconnected),
+        };
+        match job {
+            Ok(job) => {
+                // Of those that came while the disk hung, the newest counts; nobody waits for the others any more.
+                let job = jobs.try_iter().last().unwrap_or(job);
+                let result = put(path, job.saved.as_ref());
+                unwritten = result.is_err().then_some(job.saved);
+                behind.store(false, Ordering::Relaxed);
+                let _ = job.done.send(result);
+            }
+            Err(RecvTimeoutError::Timeout) => unwritten = unwritten.filter(|saved| put(path, saved.as_ref()).is_err()),
+            Err(RecvTimeoutError::Disconnected) => return,
+        }
+    }
+}
+
+fn put(path: &Path, saved: Option<&Saved>) -> io::Result<()> {
+    match saved {
+        Some(saved) => write(path, &serde_json::to_vec(saved)?),
+        None => match std::fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        },
+    }
+}
+
+fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let beside = path.with_extension("new");
+    std::fs::write(&beside, bytes)?;
+    std::fs::File::open(&beside)?.sync_all()?;
+    std::fs::rename(&beside, path)?;
+    // The new name is on disk when its folder is.
+    path.parent().map_or(Ok(()), |folder| std::fs::File::open(folder)?.sync_all())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[tokio::test]
-    async fn what_was_saved_is_loaded_and_a_damaged_file_is_an_error_not_a_panic() {
-        let dir = tempfile::tempdir().expect("temporary directory");
-        let file = StateFile::open(&dir.path().join("new")).expect("made");
-        assert!(file.load().expect("no file is no error").is_none());
+    fn a_drain() -> Saved {
         let order = mtxfleet_drain::Order {
             drain: mtxfleet_wire::DrainId::new("d").expect("valid"),
             node: mtxfleet_wire::NodeId::new("n").expect("valid"),
@@ -82,9 +170,59 @@ mod tests {
             order,
             mtxfleet_drain::Settings::default(),
             mtxfleet_wire::Mono::default(),
-            mtxfleet_wire::UnixMillis(5),
+            UnixMillis(5),
         );
-        let saved = Saved::Draining(Box::new(drain));
+        Saved::Draining(Box::new(drain))
+    }
+
+    #[tokio::test]
+    async fn a_disk_that_hangs_is_waited_for_once_and_never_for_long() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        // Opening a pipe for writing waits for its reader, as a disk that hangs would.
+        let made = std::process::Command::new("mkfifo").arg(dir.path().join("drain.new")).status();
+        assert!(made.expect("mkfifo").success());
+        let file = StateFile::open(dir.path()).expect("made");
+        let began = tokio::time::Instant::now();
+        let first = file.save(Some(a_drain())).await.expect_err("it hangs");
+        assert_eq!(first.kind(), io::ErrorKind::TimedOut);
+        for _ in 0..50 {
+            assert!(file.save(Some(a_drain())).await.is_err());
+        }
+        assert!(began.elapsed() < SAVED_WITHIN * 2, "waited {:?}", began.elapsed());
+    }
+
+    #[tokio::test]
+    async fn what_the_disk_did_not_take_is_there_once_it_does() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let file = StateFile::open(dir.path()).expect("made");
+        let in_the_way = dir.path().join("drain.new");
+        std::fs::create_dir(&in_the_way).expect("made");
+        file.save(Some(a_drain())).await.expect_err("a directory is no file");
+        std::fs::remove_dir(&in_the_way).expect("removed");
+        let written = async {
+            while file.load().expect("readable").is_none() {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(TRY_AGAIN * 10, written).await.expect("tried again");
+    }
+
+    #[tokio::test]
+    async fn a_clock_that_was_set_back_makes_no_older_generation() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let start = |now| StateFile::open(dir.path()).expect("made").next_generation(UnixMillis(now)).0;
+        assert_eq!(
+            [start(1_000), start(2_000), start(500), start(500), start(3_000)],
+            [1_000, 2_000, 2_001, 2_002, 3_000]
+        );
+    }
+
+    #[tokio::test]
+    async fn what_was_saved_is_loaded_and_a_damaged_file_is_an_error_not_a_panic() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let file = StateFile::open(&dir.path().join("new")).expect("made");
+        assert!(file.load().expect("no file is no error").is_none());
+        let saved = a_drain();
         file.save(Some(saved.clone())).await.expect("saved");
         assert_eq!(file.load().expect("readable"), Some(saved));
         std::fs::write(dir.path().join("new/drain.json"), b"{\"draining\":{").expect("written");

@@ -133,9 +133,10 @@ impl Webhooks {
                 id: event.id.as_str().to_owned(),
                 body: serde_json::to_vec(event).unwrap_or_default().into(),
             });
-            if queue.try_send(Message::Event(delivery.clone())).is_ok() {
-                hook.waiting.fetch_add(1, Relaxed);
-            } else {
+            // Counted before it is sent: its task may take it off again at once.
+            hook.waiting.fetch_add(1, Relaxed);
+            if queue.try_send(Message::Event(delivery.clone())).is_err() {
+                hook.waiting.fetch_sub(1, Relaxed);
                 hook.dropped.fetch_add(1, Relaxed);
             }
         }

@@ -79,7 +79,7 @@ pub enum BalancerWord {
     Ready { weight: u8 },
     /// Nothing new: `drain`.
     Drain,
-    /// MediaMTX is away: `down`.
+    /// MediaMTX is away, or its recordings have no room: `down`.
     Down,
 }
 

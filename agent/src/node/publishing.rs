@@ -71,13 +71,14 @@ impl Node {
         if due || self.said.load_state != Some(self.state) {
             self.said.load_at = Some(now.mono);
             self.said.load_state = Some(self.state);
-            effects.push(Effect::PublishLoad(self.load(now.wall)));
+            effects.push(Effect::PublishLoad(self.load(now)));
             effects.push(Effect::Project(self.projection(now)));
         }
     }
 
-    pub(super) fn load(&self, sampled: UnixMillis) -> LoadReport {
+    pub(super) fn load(&self, now: Now) -> LoadReport {
         let known = self.server.looked.is_some();
+        let age = self.server.looked.map(|looked| now.mono.since(looked)).unwrap_or_default();
         let readers: &Readers = &self.server.readers;
         let ours = |path: &&PathSample| path.available && is_owned(self.settings.facts.role, path);
         LoadReport {
@@ -94,13 +95,16 @@ impl Node {
             disk_free: self.machine.disk_free,
             capacity: self.settings.capacity,
             redis: self.registry_reachable,
-            sampled,
+            sampled: UnixMillis(now.wall.0.saturating_sub(age.as_millis() as u64)),
         }
     }
 
     fn balancer_word(&self, now: Mono) -> BalancerWord {
         if self.state != NodeState::Active {
             return BalancerWord::Drain;
+        }
+        if self.too_little_disk().is_some() {
+            return BalancerWord::Down;
         }
         let never_seen_up = self.server.health == ServerHealth::Unknown;
         self.balancers.word_in_service(now, self.weight(), self.server.ill_since, never_seen_up)
@@ -147,7 +151,7 @@ impl Node {
             node: me.clone(),
             state: self.state,
             facts: self.settings.facts.clone(),
-            load: self.load(now.wall),
+            load: self.load(now),
             updated: now.wall,
         };
         Projection { node, streams: owned.collect(), legs: legs.collect(), offline }

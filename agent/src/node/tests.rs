@@ -212,6 +212,14 @@ fn a_server_that_is_away_is_a_state_and_its_figures_are_unknown_not_zero() {
 }
 
 #[test]
+fn figures_are_as_old_as_the_look_that_they_are_from() {
+    let mut world = World::serving(Role::Distribution);
+    let at = world.now.wall;
+    world.after(1_500);
+    assert_eq!(world.node.load(world.now).sampled, at);
+}
+
+#[test]
 fn a_path_that_is_only_listed_is_not_carried() {
     let mut world = World::serving(Role::Distribution);
     let ended = PathSample { name: "cam9".into(), source: "rtspSource".into(), ..PathSample::default() };
@@ -221,10 +229,11 @@ fn a_path_that_is_only_listed_is_not_carried() {
 }
 
 #[test]
-fn a_full_disk_is_not_ready() {
+fn a_node_with_a_full_disk_is_not_ready_and_load_balancers_send_nothing_new() {
     let mut world = World::serving(Role::Ingestion);
     assert_eq!(world.node.readiness(), Ok(()));
-    world.apply(Event::Machine(MachineSample { disk_free: Some(0), ..MachineSample::default() }));
+    let effects = world.apply(Event::Machine(MachineSample { disk_free: Some(0), ..MachineSample::default() }));
+    assert_eq!(word(&effects), Some(BalancerWord::Down));
     let reasons = world.node.readiness().expect_err("no room");
     assert!(reasons[0].contains("disk"), "{reasons:?}");
 }

@@ -11,7 +11,7 @@ impl Node {
             node: self.settings.id.clone(),
             liveness: Liveness::Alive,
             facts: Some(self.settings.facts.clone()),
-            load: Some(self.load(now.wall)),
+            load: Some(self.load(now)),
             drain: self.draining.drain.as_ref().map(mtxfleet_drain::Drain::report),
         }
     }

@@ -112,7 +112,7 @@ pub enum ServerHealth {
 pub struct LoadReport {
     pub state: NodeState,
     pub server: ServerHealth,
-    /// Streams owned (ingestion) that deliver bytes now.
+    /// Streams owned (ingestion) that are ready.
     pub cameras: Option<u32>,
     /// AI workers reading here, each counted once however many legs it has here.
     pub workers: Option<u32>,
@@ -132,7 +132,7 @@ pub struct LoadReport {
     pub capacity: Bitrate,
     /// Whether this agent reaches Redis.
     pub redis: bool,
-    /// When the figures were taken.
+    /// When MediaMTX was looked at; while it does not answer, when this was said.
     pub sampled: UnixMillis,
 }
 
@@ -153,7 +153,7 @@ pub struct StreamReport {
     pub legs: Vec<Leg>,
     /// Other readers of it here, members' own pulls not counted.
     pub readers: u32,
-    /// Bits per second of one copy, rounded to 100 kbit/s so that the report changes seldom.
+    /// Bits per second of one copy; said anew when it has changed by more than a fifth, so that the report changes seldom.
     pub bitrate: Option<Bitrate>,
 }
 

@@ -312,3 +312,15 @@ fn what_only_passes_is_no_reason_to_write_to_disk() {
     assert_ne!(world.drain.view(Mono(world.now)).waiting_for, Vec::<String>::new());
     assert_eq!(world.drain.lasting(), before);
 }
+
+#[test]
+fn a_server_that_does_not_answer_is_not_taken_for_quiet() {
+    let mut world = World::new(Settings::default());
+    while world.drain.phase() == Phase::PreNotification {
+        world.look();
+    }
+    world.server_up = false;
+    let record = world.run();
+    assert!(record.phases[1].timed_out, "{:?}", record.phases[1]);
+    assert_eq!(record.phases[1].waiting_for, ["MediaMTX does not answer"]);
+}

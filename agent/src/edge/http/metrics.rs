@@ -134,7 +134,7 @@ gauges! {
     READY = "mtxfleet_node_ready", "1 when this node can take new sessions (/readyz).";
     PHASE = "mtxfleet_drain_phase", "Phase of the drain under way, 1 to 5; 0 when there is none.";
     PHASE_AGE = "mtxfleet_drain_phase_seconds", "Time spent in the phase of the drain under way.";
-    CAMERAS = "mtxfleet_cameras", "Streams owned here that deliver bytes.";
+    CAMERAS = "mtxfleet_cameras", "Streams owned here that are ready.";
     WORKERS = "mtxfleet_workers", "AI workers that read here.";
     VIEWERS = "mtxfleet_viewers", "Other readers here.";
     INBOUND = "mtxfleet_inbound_bytes_per_second", "What MediaMTX receives.";
