@@ -106,7 +106,8 @@ pub fn find_real() -> anyhow::Result<Result<ServerBinary, Vec<String>>> {
     }
     match downloaded() {
         Ok(found) => return Ok(Ok(found)),
-        Err(error) => reasons.push(format!("release {RELEASE} not downloaded: {error:#}")),
+        // The root alone: what stands above it is the address, and each skipped test repeats the reason.
+        Err(error) => reasons.push(format!("release {RELEASE} not downloaded: {}", error.root_cause())),
     }
     Ok(Err(reasons))
 }
