@@ -23,7 +23,7 @@ mod units;
 
 pub use cluster::{Cluster, NodeSection};
 pub use cluster_key::{ClusterKey, FLEET_USER};
-pub use edges::{Balancer, Http, Log, LogFormat, Resolver, WEBHOOK_EVENTS, Webhook};
+pub use edges::{Balancer, Http, Log, LogFormat, Resolver, Webhook};
 pub use errors::{ConfigError, ConfigErrors};
 pub use fleet::{Gossip, Registry};
 pub use secret::Secret;

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use base64::Engine as _;
+use mtxfleet_wire::EventKind;
 use url::Url;
 
 use super::cluster::{NodeSection, host_port};
@@ -71,18 +72,6 @@ pub enum LogFormat {
     Json,
 }
 
-/// Names of `mtxfleet_wire::EventKind`, which `[[webhook]] events` chooses from.
-pub const WEBHOOK_EVENTS: [&str; 8] = [
-    "node.joined",
-    "node.state",
-    "node.suspected",
-    "drain.notice",
-    "drain.phase",
-    "drain.move",
-    "drain.cancelled",
-    "drain.ended",
-];
-
 pub(super) fn http(section: &Section<'_>, node: Option<&NodeSection>) -> Option<Http> {
     let listen = section.read("listen", "127.0.0.1:8780", socket);
     let default = "`http://`, `node.advertise` and the port of `listen`";
@@ -148,10 +137,10 @@ pub(super) fn webhook(section: &Section<'_>) -> Option<Webhook> {
         }
     });
     let events = section.list("events", |text| {
-        if WEBHOOK_EVENTS.contains(&text) {
+        if EventKind::NAMES.contains(&text) {
             Ok(text.to_owned())
         } else {
-            Err(format!("{text:?} is no event; choose from {}", WEBHOOK_EVENTS.join(", ")))
+            Err(format!("{text:?} is no event; choose from {}", EventKind::NAMES.join(", ")))
         }
     });
     Some(Webhook { url: url?, secret: secret?, events: events? })

@@ -14,7 +14,7 @@ use std::time::Duration;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use hmac::{Hmac, KeyInit, Mac};
-use mtxfleet_wire::FleetEvent;
+use mtxfleet_wire::{EventKind, FleetEvent};
 use reqwest::StatusCode;
 use sha2::Sha256;
 use tokio::sync::{mpsc, oneshot};
@@ -215,7 +215,7 @@ impl Hook {
         let key = settings.secret.strip_prefix("whsec_").and_then(|text| STANDARD.decode(text).ok());
         let key = key.filter(|key| (24..=64).contains(&key.len())).ok_or(InvalidWebhook::Secret { number })?;
         for name in &settings.events {
-            let known = EVENT_NAMES.iter().any(|event| matches(name, event));
+            let known = EventKind::NAMES.iter().any(|event| matches(name, event));
             if !known {
                 return Err(InvalidWebhook::Event { number, name: name.clone() });
             }
@@ -289,18 +289,6 @@ impl Hook {
         }
     }
 }
-
-/// Names that a filter may give; a test holds them against [`mtxfleet_wire::EventKind`].
-const EVENT_NAMES: [&str; 8] = [
-    "node.joined",
-    "node.state",
-    "node.suspected",
-    "drain.notice",
-    "drain.phase",
-    "drain.move",
-    "drain.cancelled",
-    "drain.ended",
-];
 
 fn matches(wanted: &str, event: &str) -> bool {
     match wanted.strip_suffix('*') {

@@ -40,6 +40,18 @@ pub enum EventKind {
 }
 
 impl EventKind {
+    /// All that [`EventKind::name`] can give, as filters choose from them.
+    pub const NAMES: [&'static str; 8] = [
+        "node.joined",
+        "node.state",
+        "node.suspected",
+        "drain.notice",
+        "drain.phase",
+        "drain.move",
+        "drain.cancelled",
+        "drain.ended",
+    ];
+
     /// The name in the JSON's `type`, and the SSE event name.
     #[must_use]
     pub const fn name(&self) -> &'static str {
