@@ -137,7 +137,7 @@ pub(super) fn webhook(section: &Section<'_>) -> Option<Webhook> {
         }
     });
     let events = section.list("events", |text| {
-        if EventKind::NAMES.contains(&text) {
+        if EventKind::NAMES.iter().any(|event| crate::edge::webhook::matches(text, event)) {
             Ok(text.to_owned())
         } else {
             Err(format!("{text:?} is no event; choose from {}", EventKind::NAMES.join(", ")))

@@ -259,3 +259,15 @@ fn a_file_cut_short_or_with_a_byte_changed_is_an_answer_and_never_a_panic() {
         _ = Config::parse(&changed, "agent.toml");
     }
 }
+
+#[test]
+fn a_webhook_may_choose_all_events_that_begin_alike() {
+    let hook = |events| {
+        let secret = format!("whsec_{}", "A".repeat(32));
+        let text =
+            least() + &format!("[[webhook]]\nurl = \"https://h/\"\nsecret = \"{secret}\"\nevents = [\"{events}\"]\n");
+        Config::parse(&text, "agent.toml").is_ok()
+    };
+    assert!(hook("drain.*") && hook("drain.ended"));
+    assert!(!hook("drains.*") && !hook("drain"));
+}

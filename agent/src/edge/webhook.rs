@@ -290,7 +290,8 @@ impl Hook {
     }
 }
 
-fn matches(wanted: &str, event: &str) -> bool {
+/// Whether the filter `wanted`, a name or the begin of some with `*` after it, takes the event.
+pub(crate) fn matches(wanted: &str, event: &str) -> bool {
     match wanted.strip_suffix('*') {
         Some(begin) => event.starts_with(begin),
         None => wanted == event,

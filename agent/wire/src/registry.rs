@@ -197,6 +197,7 @@ pub struct DrainRecord {
     /// Viewers that left by themselves, and those disconnected.
     pub viewers_left: u32,
     pub viewers_disconnected: u32,
-    /// Seconds from the order until the last load balancer was seen to send nothing new; `None` when none polls.
+    /// Seconds from the order (or the agent's restart since) until the last load balancer was first told `drain`; `None`
+    /// when none polls, or not all of them asked again.
     pub out_of_balancer_seconds: Option<f64>,
 }

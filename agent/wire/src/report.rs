@@ -174,7 +174,7 @@ pub struct DrainReport {
     pub deadline: UnixMillis,
     /// Nodes that take over; [`DrainReport::streams`] points into it.
     pub nodes: Vec<NodeId>,
-    /// For each stream with readers here, indices into `nodes`, best first. The first one warms it.
+    /// For each stream that legs read here, indices into `nodes`, best first. The first one warms it.
     pub streams: BTreeMap<StreamName, Vec<u8>>,
     /// Legs asked to move now: the present batch.
     pub moving: Vec<LegId>,
