@@ -16,6 +16,10 @@ pub(crate) struct Assembly {
     started: Instant,
     tracks: Vec<Track>,
     stitch: Stitch,
+    /// How long nothing was read. For the stitch, which draws conclusions from silence, that time did not pass.
+    unread: Duration,
+    /// The stitch's clock never runs backwards.
+    stitch_now: Duration,
     clocks: Vec<WallClock<LegKey>>,
     /// The first video track, or the first track where there is none.
     watched: usize,
@@ -40,6 +44,8 @@ impl Assembly {
             started,
             tracks,
             stitch,
+            unread: Duration::ZERO,
+            stitch_now: Duration::ZERO,
             clocks,
             watched,
             pace: Pace::default(),
@@ -55,12 +61,14 @@ impl Assembly {
     }
 
     pub(crate) fn open_leg(&mut self, now: Duration) -> LegKey {
+        let now = self.stitch_time(now);
         self.stitch.open_leg(now)
     }
 
     pub(crate) fn push(&mut self, now: Duration, leg: LegKey, item: LegItem) {
         match item {
             LegItem::Rtp { track, sequence, timestamp, marker, payload } => {
+                let now = self.stitch_time(now);
                 self.stitch.push(now, leg, TrackId(track), RtpPacket { sequence, timestamp, marker, payload });
                 self.collect();
             }
@@ -73,14 +81,26 @@ impl Assembly {
     }
 
     pub(crate) fn close_leg(&mut self, now: Duration, leg: LegKey) {
+        let now = self.stitch_time(now);
         self.stitch.close_leg(now, leg);
         self.collect();
         self.clocks.iter_mut().for_each(|clock| clock.forget(&leg));
     }
 
     pub(crate) fn tick(&mut self, now: Duration) {
+        let now = self.stitch_time(now);
         self.stitch.tick(now);
         self.collect();
+    }
+
+    /// No leg was read for so long, up to now: they were not silent, nobody listened.
+    pub(crate) fn not_read_for(&mut self, time: Duration) {
+        self.unread += time;
+    }
+
+    fn stitch_time(&mut self, now: Duration) -> Duration {
+        self.stitch_now = self.stitch_now.max(now.saturating_sub(self.unread));
+        self.stitch_now
     }
 
     /// The next item for the application.
@@ -136,6 +156,7 @@ impl Assembly {
     fn unit(&mut self, unit: &AccessUnit) {
         let index = unit.track.0;
         let (Some(track), Some(clock)) = (self.tracks.get(index), self.clocks.get_mut(index)) else { return };
+        let now = self.started.elapsed();
         let own = unit.packets.first().map_or(0, |packet| packet.timestamp);
         let frame = Frame {
             track: index,
@@ -144,13 +165,13 @@ impl Assembly {
             wall: clock.of_frame(unit.leg, own, unit.rtp_time),
             keyframe: unit.keyframe,
             data: frame::data(unit, track),
-            received: self.started + unit.received,
+            received: self.started + (unit.received + self.unread).min(now),
         };
         self.out_bytes += frame.data.len();
         self.out.push_back(Item::Frame(frame));
         if index == self.watched {
             self.watched_frames += 1;
-            self.pace.frame(self.started.elapsed());
+            self.pace.frame(now);
         }
     }
 }
@@ -159,5 +180,45 @@ fn size(item: &Item) -> usize {
     match item {
         Item::Frame(frame) => frame.data.len(),
         Item::Discontinuity(_) => 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use mtxfleet_stitch::Codec;
+
+    use super::*;
+
+    const fn ms(ms: u64) -> Duration {
+        Duration::from_millis(ms)
+    }
+
+    /// Two legs; the first has brought a second of frames, the second nothing yet.
+    fn two_legs() -> (Assembly, LegKey) {
+        let (media, encoding) = ("video".to_owned(), "h264".to_owned());
+        let track = Track { media, encoding, codec: Codec::H264, clock_rate: 90_000, parameter_sets: Bytes::new() };
+        let mut assembly = Assembly::new(Instant::now(), vec![track]);
+        let old = assembly.open_leg(ms(0));
+        for n in 0..25_u16 {
+            let payload = Bytes::from(vec![0x65, 0x88, n as u8]);
+            let timestamp = u32::from(n) * 3_600;
+            let item = LegItem::Rtp { track: 0, sequence: n, timestamp, marker: true, payload };
+            assembly.push(ms(40 * u64::from(n)), old, item);
+        }
+        let new = assembly.open_leg(ms(1_000));
+        (assembly, new)
+    }
+
+    #[test]
+    fn legs_that_nobody_reads_are_not_taken_for_silent() {
+        let (mut assembly, new) = two_legs();
+        for tick in 1..=100 {
+            assembly.not_read_for(ms(100));
+            assembly.tick(ms(1_000 + 100 * tick));
+        }
+        assert_eq!(assembly.covered, []);
+        (1..=30).for_each(|tick| assembly.tick(ms(11_000 + 100 * tick)));
+        assert_eq!(assembly.covered, [new], "that was silence");
     }
 }

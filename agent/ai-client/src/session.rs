@@ -22,7 +22,7 @@ const TICK: Duration = Duration::from_millis(100);
 /// A report waits this long for the first frame after the handover, whose lateness belongs to it.
 const FRAME_AFTER_MOVE: Duration = Duration::from_secs(1);
 
-/// What may wait for an application that is behind while a handover is under way.
+/// What may wait for an application that is behind while a leg is being brought up.
 const MOVE_ITEMS: usize = 1024;
 const MOVE_BYTES: usize = 32 << 20;
 
@@ -58,6 +58,8 @@ pub(crate) struct Session {
     openers: HashMap<LegId, (Target, AbortHandle)>,
     closing: JoinSet<()>,
     moved: Option<Moved>,
+    /// The last tick.
+    ticked: Duration,
     /// Since when nothing delivers.
     away_since: Option<Duration>,
     /// Why the stream is over.
@@ -92,6 +94,7 @@ impl Session {
             openers: HashMap::new(),
             closing: JoinSet::new(),
             moved: None,
+            ticked: Duration::ZERO,
             away_since: Some(Duration::ZERO),
             fatal: None,
             settings,
@@ -162,11 +165,11 @@ impl Session {
         step
     }
 
-    /// Reading pauses while the application is behind, except in a handover: that goes on within these bounds, so that
-    /// a node can drain whatever its workers are busy with.
+    /// Reading pauses while the application is behind, except while a leg is being brought up: that goes on within these
+    /// bounds, so that a node can drain, and a lost leg be replaced, whatever the application is busy with.
     fn has_room(&self) -> bool {
         let (items, bytes) = self.assembly.as_ref().map_or((0, 0), Assembly::waiting);
-        items == 0 || (self.handover.state() == State::Moving && items < MOVE_ITEMS && bytes < MOVE_BYTES)
+        items == 0 || (self.handover.state() != State::Live && items < MOVE_ITEMS && bytes < MOVE_BYTES)
     }
 
     fn now(&self) -> Duration {
@@ -315,12 +318,17 @@ impl Session {
 
     fn tick(&mut self) {
         let now = self.now();
-        if let Some(assembly) = &mut self.assembly {
-            assembly.tick(now);
-        }
-        if !self.has_room() {
-            // Nothing is read, so nothing can be said about silence.
+        let since = now.saturating_sub(std::mem::replace(&mut self.ticked, now));
+        let is_read = self.has_room();
+        if !is_read {
+            // Nothing can be said about silence.
             self.legs.iter_mut().for_each(|running| running.heard = now);
+        }
+        if let Some(assembly) = &mut self.assembly {
+            if !is_read {
+                assembly.not_read_for(since);
+            }
+            assembly.tick(now);
         }
         let limit = self.settings.silence_timeout;
         while let Some(index) = self.legs.iter().position(|leg| leg.flowing && now.saturating_sub(leg.heard) >= limit) {

@@ -16,36 +16,27 @@ pub(crate) struct WallClock<Leg> {
     clock_rate: u32,
     /// RTP time and the wall time it was taken at.
     known: Option<(i64, SystemTime)>,
-    legs: HashMap<Leg, LegTimes>,
-}
-
-#[derive(Debug, Default)]
-struct LegTimes {
-    /// Handed-over RTP time less the leg's own.
-    shift: Option<i64>,
-    /// A report that came before the first frame.
-    report: Option<(u32, SystemTime)>,
+    /// The newest report of each leg that no frame has come after: the leg's own RTP time, and the wall time.
+    reports: HashMap<Leg, (u32, SystemTime)>,
 }
 
 impl<Leg: Eq + Hash> WallClock<Leg> {
     pub(crate) fn new(clock_rate: u32) -> Self {
-        Self { clock_rate, known: None, legs: HashMap::new() }
+        Self { clock_rate, known: None, reports: HashMap::new() }
     }
 
     /// A sender report: 64-bit NTP time and the leg's RTP time for it.
     pub(crate) fn report(&mut self, leg: Leg, ntp: u64, rtp: u32) {
         let Some(wall) = from_ntp(ntp) else { return };
-        self.legs.entry(leg).or_default().report = Some((rtp, wall));
+        self.reports.insert(leg, (rtp, wall));
     }
 
     /// Wall time of a frame; `own` is the RTP time its leg gave it, `rtp_time` the one it is handed over with.
     pub(crate) fn of_frame(&mut self, leg: Leg, own: u32, rtp_time: i64) -> Option<SystemTime> {
-        let times = self.legs.entry(leg).or_default();
-        let shift = *times.shift.insert(rtp_time - i64::from(own));
-        if let Some((rtp, wall)) = times.report.take() {
+        if let Some((rtp, wall)) = self.reports.remove(&leg) {
             // The report is near the frame; a wrap between the two must not count.
             let from_frame = i64::from(rtp.wrapping_sub(own) as i32);
-            self.known = Some((i64::from(own) + shift + from_frame, wall));
+            self.known = Some((rtp_time + from_frame, wall));
         }
         let (at, wall) = self.known?;
         let ticks = rtp_time - at;
@@ -54,7 +45,7 @@ impl<Leg: Eq + Hash> WallClock<Leg> {
     }
 
     pub(crate) fn forget(&mut self, leg: &Leg) {
-        self.legs.remove(leg);
+        self.reports.remove(leg);
     }
 }
 

@@ -1,11 +1,9 @@
 //! Planned moves between real servers lose nothing, whichever way the order comes; a crash is bridged and told.
 
-use std::time::Duration;
-
 use anyhow::{Context as _, Result};
 use mtxfleet_ai_client::StreamConfig;
 use mtxfleet_tests::lab::camera::{Camera, CameraKind};
-use mtxfleet_tests::lab::wait::wait_for;
+use mtxfleet_tests::lab::wait::{PATIENCE, wait_for};
 use mtxfleet_wire::{EventKind, WorkerReport};
 
 use crate::reader::{Outcome, Worker};
@@ -64,7 +62,7 @@ async fn move_to(
         panic!("{report:?}");
     };
     assert_eq!((old, reported, node.as_ref().map(|node| node.as_str())), (leg.clone(), new_leg.clone(), Some(to)));
-    wait_for("the old leg to be closed", Duration::from_secs(5), async || {
+    wait_for("the old leg to be closed", PATIENCE, async || {
         let readers = fleet.nodes[from].readers().await.map_err(|e| e.to_string())?;
         if readers.iter().any(|query| query.contains(leg.as_str())) { Err(readers.join(" ")) } else { Ok(()) }
     })

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, ensure};
 use mtxfleet_ai_client::{Codec, Discontinuity, Item, LegId, Status, Stream, StreamConfig};
 use mtxfleet_tests::compare::{Arrival, Comparison, compare, vcl_hash_annex_b};
-use mtxfleet_tests::lab::wait::wait_for;
+use mtxfleet_tests::lab::wait::{PATIENCE, wait_for};
 use mtxfleet_tests::plain_reader::{PacketReader, PlainReader, VideoCodec};
 use mtxfleet_wire::StitchCounters;
 use tokio::sync::{oneshot, watch};
@@ -50,7 +50,7 @@ pub struct Outcome {
 impl Worker {
     /// Opens the stream once the camera is seen at the ingestion node.
     pub async fn start(config: StreamConfig, truth_url: &str) -> Result<Self> {
-        let truth = wait_for("the camera", Duration::from_secs(20), async || {
+        let truth = wait_for("the camera", PATIENCE, async || {
             // A plain reader does not try again.
             let reader = PlainReader::start(truth_url);
             let there = reader.wait_for(5, Duration::from_secs(5)).await;
@@ -58,7 +58,7 @@ impl Worker {
         })
         .await?;
         let truth_packets = PacketReader::start_packets(truth_url);
-        ensure!(truth_packets.wait_for(1, Duration::from_secs(20)).await, "no packets: {:?}", truth_packets.ended());
+        ensure!(truth_packets.wait_for(1, PATIENCE).await, "no packets: {:?}", truth_packets.ended());
         let mut stream = Stream::open(config).await?;
         let status = stream.watch();
         let got = Arc::new(Mutex::new(Got::default()));
@@ -80,7 +80,7 @@ impl Worker {
     }
 
     pub async fn wait_for_frames(&self, count: usize) -> Result<()> {
-        wait_for("frames", Duration::from_secs(20), async || {
+        wait_for("frames", PATIENCE, async || {
             let got = self.got.lock().expect("unpoisoned");
             match (got.video.len(), &got.error) {
                 (_, Some(error)) => Err(error.clone()),
@@ -101,11 +101,11 @@ impl Worker {
 
     /// The leg once it is another than `old`.
     /// # Errors
-    /// When the old leg delivers after 30 s.
+    /// When the old leg still delivers after [`PATIENCE`].
     pub async fn leg_after(&mut self, old: &LegId) -> Result<LegId> {
         let other = |status: &Status| status.leg.as_ref().is_some_and(|leg| leg != old);
-        let waited = tokio::time::timeout(Duration::from_secs(30), self.status.wait_for(other)).await;
-        waited.context("no other leg in 30 s")??.leg.clone().context("a leg")
+        let waited = tokio::time::timeout(PATIENCE, self.status.wait_for(other)).await;
+        waited.context("no other leg")??.leg.clone().context("a leg")
     }
 
     pub async fn finish(self) -> Result<Outcome> {

@@ -7,7 +7,6 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use axum::extract::State;
@@ -18,7 +17,7 @@ use axum::{Json, Router};
 use futures::{Stream, StreamExt as _};
 use mtxfleet_tests::lab::address::Loopback;
 use mtxfleet_tests::lab::process::{Process, Recipe};
-use mtxfleet_tests::lab::wait::wait_for;
+use mtxfleet_tests::lab::wait::{PATIENCE, wait_for};
 use mtxfleet_tests::server_binary;
 use mtxfleet_wire::{
     Candidate, DrainNotice, EventId, EventKind, FleetEvent, LegId, LegNotice, MoveOrder, NodeId, NodeState, SCHEMA,
@@ -30,19 +29,15 @@ use tokio::task::JoinHandle;
 
 pub const TOKEN: &str = "a-worker-token";
 
-/// The real server, or a loud skip.
+/// The real server, else the stand-in; a loud skip where that is not built either.
 pub fn media_server(what: &str) -> Option<server_binary::ServerBinary> {
-    match server_binary::find_real() {
-        Ok(Ok(found)) => {
-            mtxfleet_tests::notes::ran(&format!("{what} on {}", found.kind));
-            Some(found)
-        }
-        Ok(Err(reasons)) => {
-            mtxfleet_tests::notes::skipped(what, &reasons.join("; "));
-            None
-        }
-        Err(error) => panic!("{error:#}"),
+    let found = server_binary::find_real().unwrap_or_else(|error| panic!("{error:#}"));
+    let found = found.or_else(|_| server_binary::find_stand_in());
+    match &found {
+        Ok(found) => mtxfleet_tests::notes::ran(&format!("{what}, on {}", found.kind)),
+        Err(error) => mtxfleet_tests::notes::skipped(what, &format!("{error:#}")),
     }
+    found.ok()
 }
 
 /// A media server.
@@ -104,8 +99,7 @@ impl Fleet {
         );
         let nodes = BTreeMap::from([("a", start("a", &pull)?), ("b", start("b", &pull)?)]);
         for server in nodes.values().chain([&ingestion]) {
-            wait_for("a media server's API", Duration::from_secs(15), async || server.readers().await.map(drop))
-                .await?;
+            wait_for("a media server's API", PATIENCE, async || server.readers().await.map(drop)).await?;
         }
         Ok(Self { addresses, ingestion, nodes, logs })
     }
@@ -224,7 +218,7 @@ impl Agent {
     }
 
     pub async fn wait_for_listeners(&self, count: u32) -> Result<()> {
-        wait_for("workers at the agent's events", Duration::from_secs(10), async || {
+        wait_for("workers at the agent's events", PATIENCE, async || {
             let now = self.listeners.load(Ordering::Relaxed);
             if now >= count { Ok(()) } else { Err(format!("{now} of {count}")) }
         })
@@ -241,8 +235,8 @@ impl Agent {
     }
 
     pub async fn report(&mut self) -> Result<WorkerReport> {
-        let report = tokio::time::timeout(Duration::from_secs(20), self.reports.recv()).await;
-        report.context("no report in 20 s")?.context("the agent is gone")
+        let report = tokio::time::timeout(PATIENCE, self.reports.recv()).await;
+        report.context("no report")?.context("the agent is gone")
     }
 }
 
