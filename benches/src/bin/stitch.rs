@@ -13,6 +13,7 @@ use std::hint::black_box;
 use std::time::Duration;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
+use mtxfleet_benches::Figure;
 use mtxfleet_stitch::{Codec, Output, RtpPacket, Stitch, StitchConfig, TrackConfig, TrackId};
 
 const PAYLOAD: usize = 1_200;
@@ -26,9 +27,10 @@ const GOAL: f64 = 0.909;
 fn main() {
     let wire = camera();
     let packets = (PACKETS_PER_PICTURE * PICTURES) as f64;
-    for (figure, outgoing) in
-        [("stitch_packets_per_second_per_core", true), ("stitch_packets_per_second_per_core_without_writing", false)]
-    {
+    for (figure, outgoing) in [
+        ("packets through the stitch, for each second of a core", true),
+        ("packets through the stitch without writing them out, for each second of a core", false),
+    ] {
         let (mut ours, mut theirs, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
         for pair in 0..PAIRS {
             // Whoever goes second finds warmer caches: take turns.
@@ -51,15 +53,9 @@ fn main() {
             theirs / 1e6,
             1e9 / theirs,
         );
-        let line = serde_json::json!({
-            "figure": figure,
-            "value": ours.round(),
-            "unit": "packets/s",
-            "peer": "plain forwarding",
-            "peer_value": theirs.round(),
-            "goal": format!("value / peer_value >= {GOAL}"),
-        });
-        println!("{line}");
+        Figure::new(figure, ours.round(), "packets/s", format!("at least {GOAL} of the peer's"))
+            .beside("plain forwarding, same run", theirs.round())
+            .print();
     }
 }
 
