@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Installs the Debian packages that the lab starts: redis-server, haproxy and ffmpeg, and whatever is named as arguments
-# (`make bench` names prometheus-node-exporter). Installs only what is missing, with apt-get, as root or through
-# passwordless sudo; otherwise prints the one command to run and ends with 1.
+# Installs the Debian packages that the lab starts: redis-server, haproxy and ffmpeg, and whatever is named as arguments,
+# as PACKAGE or PACKAGE:PROGRAM (`make bench` names prometheus-node-exporter). Installs only what is missing, with
+# apt-get, as root or through passwordless sudo; otherwise prints the one command to run and ends with 1.
 #
 # A package installed here does not start its service (a policy-rc.d for the time of the installation forbids it), nor
 # at the next boot: the lab starts its own processes on loopback addresses of its own.
@@ -9,8 +9,11 @@ set -euo pipefail
 
 # package and the program that shows that it is there
 wanted=(redis-server:redis-server haproxy:haproxy ffmpeg:ffmpeg)
-for package in "$@"; do
-    wanted+=("$package:$package")
+for named in "$@"; do
+    case $named in
+        *:*) wanted+=("$named") ;;
+        *) wanted+=("$named:$named") ;;
+    esac
 done
 
 PATH="$PATH:/usr/local/sbin:/usr/sbin:/sbin"
