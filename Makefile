@@ -31,6 +31,7 @@ demo: setup build ## A fleet on this machine, a drain, and what it did to every 
 lint: ## Formatting, clippy, docs, licences and dependencies
 	@$(CARGO) fmt --all --check
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings -A rustdoc::private-intra-doc-links" $(CARGO) doc --locked --workspace --no-deps --document-private-items --quiet
 	tests/setup/cargo-deny.sh
 
 # The end-to-end tests start a whole fleet each, so test binaries run one after the other (as cargo does), and the
@@ -41,6 +42,14 @@ test: setup ## Everything that must hold before a change is merged
 	trap 'rm -f "$$MTXFLEET_TEST_NOTES"' EXIT
 	$(MAKE) --no-print-directory lint
 	$(MAKE) --no-print-directory build
+	# Looked for once, and not by each test: downloading may take long to fail.
+	if server="$$($(TARGET)/debug/mtxfleet-find-server)"; then
+		export MEDIAMTX_BIN="$$server"
+	elif [ $$? -eq 1 ]; then
+		export MTXFLEET_NO_DOWNLOAD=1
+	else
+		exit 1
+	fi
 	$(CARGO) test --locked --workspace
 	echo
 	echo "All checks passed. What ran, and what did not:"

@@ -1,18 +1,14 @@
 //! An agent starts with nothing around it, and joins what comes.
 
-use std::time::Duration;
-
 use anyhow::{Result, ensure};
 use mtxfleet_tests::lab::redis::Keeps;
-use mtxfleet_tests::lab::wait::wait_for;
+use mtxfleet_tests::lab::wait::{PATIENCE, wait_for};
 use mtxfleet_tests::lab::{self, Lab};
 use mtxfleet_wire::{ClusterName, Liveness, LoadReport, NodeId, RegistryKeys, ServerHealth};
 
-const SOON: Duration = Duration::from_secs(20);
-
 async fn wait_load(lab: &Lab, id: &NodeId, what: &str, holds: impl Fn(&LoadReport) -> bool) {
     let agent = &lab.node(id).expect("there").agent;
-    wait_for(what, SOON, async || -> Result<()> {
+    wait_for(what, PATIENCE, async || -> Result<()> {
         let load = agent.member().await?.load;
         ensure!(load.as_ref().is_some_and(&holds), "{load:?}");
         Ok(())
@@ -58,7 +54,7 @@ async fn an_agent_starts_without_redis_peers_and_server_and_joins_each_as_it_com
     wait_load(&lab, &id, "Redis to be reached", |load| load.redis).await;
     let keys = RegistryKeys::new(&ClusterName::new(lab::CLUSTER).expect("valid"));
     let redis = lab.redis.as_ref().expect("there").connect().await.expect("connected");
-    wait_for("its record in Redis", SOON, async || -> Result<()> {
+    wait_for("its record in Redis", PATIENCE, async || -> Result<()> {
         let known: Vec<String> = redis::cmd("HKEYS").arg(keys.nodes()).query_async(&mut redis.clone()).await?;
         ensure!(known == ["dist-1"], "{known:?}");
         Ok(())
@@ -71,7 +67,7 @@ async fn an_agent_starts_without_redis_peers_and_server_and_joins_each_as_it_com
         lab.node_mut(&other).expect("there").restart_agent().await.expect("up");
     }
     let agent = &lab.node(&id).expect("there").agent;
-    wait_for("all three to be members", SOON, async || -> Result<()> {
+    wait_for("all three to be members", PATIENCE, async || -> Result<()> {
         let fleet = agent.fleet().await?;
         let alive = fleet.members.iter().filter(|m| m.liveness == Liveness::Alive && m.load.is_some()).count();
         ensure!(alive == 3, "{:?}", fleet.members);

@@ -6,6 +6,7 @@ use mtxfleet_tests::lab::audience::{Audience, PerCamera};
 use mtxfleet_tests::lab::camera::CameraKind;
 use mtxfleet_tests::lab::node::Settings;
 use mtxfleet_tests::lab::prober::Prober;
+use mtxfleet_tests::lab::wait::PATIENCE;
 use mtxfleet_tests::lab::{self, Lab, drain};
 use mtxfleet_tests::notes;
 use mtxfleet_tests::server_binary::{self, ServerBinary};
@@ -54,16 +55,18 @@ async fn three_drains_lose_no_frame(server: ServerBinary) {
         }
         audience.wait_for_more(AT_REST, DRAIN_WITHIN).await.expect("frames");
         agent.undrain().await.expect("answered").expect("it comes back");
-        lab.wait_in_service(&busiest, Duration::from_secs(15)).await.expect("in service");
+        lab.wait_in_service(&busiest, PATIENCE).await.expect("in service");
     }
     let results = audience.finish().await.expect("comparable");
 
     assert!(moved > 0, "the drains met no worker");
+    // All share two cores: what stopped one camera for a moment may have stopped any reader.
+    let stutter = results.workers.iter().map(|worker| worker.frames.camera_pause_ms).max().unwrap_or_default();
     for worker in &results.workers {
         assert!(worker.frames.is_perfect(), "{worker:#?}");
         assert_eq!(worker.discontinuities, Vec::<String>::new());
         let frames = &worker.frames;
-        let bound = frames.camera_pause_ms + 2 * frames.frame_interval_ms + 50 + SKEW_MS;
+        let bound = stutter + 2 * frames.frame_interval_ms + 50 + SKEW_MS;
         assert!(frames.longest_pause_ms <= bound, "a pause of more than {bound} ms: {worker:#?}");
     }
     assert!(results.lost_by_control() > 0, "the control lost nothing, so this proves nothing: {:#?}", results.control);
@@ -75,7 +78,7 @@ async fn a_drain_without_viewers_is_quick_and_new_connections_stop_at_once() {
     let lab = Lab::builder().cameras([CameraKind::H264]).start().await.expect("a fleet");
     let node = NodeId::new("dist-2").expect("an id");
     let mut prober = Prober::start(&lab.balancer, &node);
-    prober.wait_given(Duration::from_secs(10)).await.expect("it is in service");
+    prober.wait_given(PATIENCE).await.expect("it is in service");
 
     let ordered = Instant::now();
     let agent = &lab.node(&node).expect("there").agent;

@@ -6,13 +6,12 @@ use mtxfleet_tests::lab::audience::{Audience, PerCamera, Results};
 use mtxfleet_tests::lab::camera::CameraKind;
 use mtxfleet_tests::lab::node::Settings;
 use mtxfleet_tests::lab::redis::Keeps;
-use mtxfleet_tests::lab::wait::wait_for;
+use mtxfleet_tests::lab::wait::{PATIENCE, wait_for};
 use mtxfleet_tests::lab::{self, Lab, drain, programs};
 use mtxfleet_tests::notes;
 use mtxfleet_wire::{DrainOrder, DrainOutcome, DrainRecord, DrainRefusal, LegEnd, NodeId, NodeState, Phase, Role};
 
 const DRAIN_WITHIN: Duration = Duration::from_secs(60);
-const SOON: Duration = Duration::from_secs(15);
 const WORKERS: PerCamera = PerCamera { workers: 2, controls: 0, viewers: 1 };
 
 fn node(name: &str) -> NodeId {
@@ -27,7 +26,7 @@ async fn busiest(lab: &Lab) -> NodeId {
 async fn bring_back(lab: &Lab, node: &NodeId) {
     let agent = &lab.node(node).expect("there").agent;
     agent.undrain().await.expect("answered").expect("it comes back");
-    lab.wait_in_service(node, SOON).await.expect("in service");
+    lab.wait_in_service(node, PATIENCE).await.expect("in service");
 }
 
 fn assert_nothing_lost(results: &Results) {
@@ -105,12 +104,12 @@ async fn a_drain_is_cancelled_and_the_node_serves_again() {
     let id = busiest(&lab).await;
     let agent = &lab.node(&id).expect("there").agent;
     let view = drain::order(agent, "test").await.expect("admitted");
-    drain::wait_phase(agent, &view.drain, Phase::WorkerMigration, SOON).await.expect("in time");
+    drain::wait_phase(agent, &view.drain, Phase::WorkerMigration, PATIENCE).await.expect("in time");
     agent.undrain().await.expect("answered").expect("it can be cancelled");
-    let record = drain::follow(agent, &view.drain, SOON, |_| {}).await.expect("it ends");
+    let record = drain::follow(agent, &view.drain, PATIENCE, |_| {}).await.expect("it ends");
     assert_eq!(record.outcome, DrainOutcome::Cancelled);
-    lab.wait_in_service(&id, SOON).await.expect("in service");
-    audience.wait_for_more(50, SOON).await.expect("frames");
+    lab.wait_in_service(&id, PATIENCE).await.expect("in service");
+    audience.wait_for_more(50, PATIENCE).await.expect("frames");
     assert_nothing_lost(&audience.finish().await.expect("comparable"));
 }
 
@@ -136,7 +135,7 @@ async fn an_agent_killed_in_any_phase_goes_on_with_the_drain() {
         assert_eq!(record.outcome, DrainOutcome::Completed, "killed in {phase}");
         let member = agent.member().await.expect("answered");
         assert_eq!(member.load.expect("a report").state, NodeState::Offline, "killed in {phase}");
-        audience.wait_for_more(50, SOON).await.expect("frames");
+        audience.wait_for_more(50, PATIENCE).await.expect("frames");
         bring_back(&lab, &id).await;
     }
     assert_nothing_lost(&audience.finish().await.expect("comparable"));
@@ -159,7 +158,7 @@ async fn redis_killed_in_any_phase_neither_stops_the_drain_nor_costs_a_frame() {
         let record = drain::follow(agent, &view.drain, DRAIN_WITHIN, |_| {}).await.expect("it ends");
         assert_eq!(record.outcome, DrainOutcome::Completed, "Redis killed in {phase}");
         assert_all_moved(&record, &format!("Redis killed in {phase}"));
-        audience.wait_for_more(50, SOON).await.expect("frames");
+        audience.wait_for_more(50, PATIENCE).await.expect("frames");
         lab.redis.as_mut().expect("there").restart().await.expect("up again");
         wait_redis(&lab, true).await;
         bring_back(&lab, &id).await;
@@ -177,7 +176,7 @@ async fn redis_killed_in_any_phase_neither_stops_the_drain_nor_costs_a_frame() {
     let record = drain::follow(agent, &view.drain, DRAIN_WITHIN, |_| {}).await.expect("it ends");
     assert!(!record.legs.is_empty(), "the drain met no worker");
     assert_all_moved(&record, "without Redis");
-    audience.wait_for_more(50, SOON).await.expect("frames");
+    audience.wait_for_more(50, PATIENCE).await.expect("frames");
     assert_nothing_lost(&audience.finish().await.expect("comparable"));
 }
 
@@ -189,7 +188,7 @@ fn assert_all_moved(record: &DrainRecord, when: &str) {
 
 /// Waits until every agent says whether it reaches Redis.
 async fn wait_redis(lab: &Lab, reached: bool) {
-    wait_for(format!("every agent to say that Redis is reached: {reached}"), SOON, async || {
+    wait_for(format!("every agent to say that Redis is reached: {reached}"), PATIENCE, async || {
         for node in &lab.nodes {
             let load = node.agent.member().await.ok().and_then(|member| member.load);
             if load.is_none_or(|load| load.redis != reached) {

@@ -13,7 +13,8 @@ use serde_json::Value;
 
 use crate::support::{Folder, Running, free, get, program, read_head, run, wait_for};
 
-const SECONDS_10: Duration = Duration::from_secs(10);
+/// Only a failure waits so long, and a machine may be busy.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 fn fleet() -> Credential {
     Credential::new("fleet", "0123456789abcdef0123456789abcdef")
@@ -40,7 +41,7 @@ fn distribution(resolver: SocketAddr) -> DistributionServer {
 fn start(mediamtx: &Path, folder: &Folder, name: &str, text: &str, api: SocketAddr) -> Running {
     let file = folder.write(name, text);
     let running = Running::start(Command::new(mediamtx).arg(&file).current_dir(&folder.0));
-    wait_for("MediaMTX answers", SECONDS_10, || get(api, "/v3/info", AS_FLEET).filter(|(status, ..)| *status == 200));
+    wait_for("MediaMTX answers", PATIENCE, || get(api, "/v3/info", AS_FLEET).filter(|(status, ..)| *status == 200));
     running
 }
 
@@ -207,7 +208,7 @@ fn a_camera_reaches_a_reader_through_the_resolver_and_can_be_played_back() {
     let arguments = "-v error -re -f lavfi -i testsrc2=size=160x120:rate=25 -c:v libx264 -preset ultrafast -g 25 -f rtsp \
                      -rtsp_transport tcp";
     let _camera = Running::start(Command::new(&ffmpeg).args(arguments.split_whitespace()).arg(&publish));
-    wait_for("the camera is there", SECONDS_10, || {
+    wait_for("the camera is there", PATIENCE, || {
         (json(owner.api, "/v3/paths/list")["items"][0]["available"] == true).then_some(())
     });
 

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// The program's path, or a loud line that the test is skipped.
+/// The program's path, or a loud line that the test is skipped, also among the notes that `make test` ends with.
 pub fn program(name: &str) -> Option<PathBuf> {
     let named = std::env::var_os(format!("{}_BIN", name.to_uppercase())).map(PathBuf::from);
     let path = std::env::var_os("PATH").unwrap_or_default();
@@ -26,6 +26,11 @@ pub fn program(name: &str) -> Option<PathBuf> {
             .write(true)
             .open("/dev/stderr")
             .and_then(|mut file| file.write_all(line.as_bytes()));
+        if let Some(notes) = std::env::var_os("MTXFLEET_TEST_NOTES") {
+            let note = format!("skipped: rendered files in the real {name}: it is not installed\n");
+            let file = std::fs::File::options().create(true).append(true).open(notes);
+            _ = file.and_then(|mut file| file.write_all(note.as_bytes()));
+        }
     }
     found
 }

@@ -18,6 +18,7 @@ pub use verdict::Verdict;
 use crate::lab::audience::{Audience, PerCamera, Results};
 use crate::lab::camera::CameraKind;
 use crate::lab::node::Settings;
+use crate::lab::wait::PATIENCE;
 use crate::lab::{Lab, drain};
 
 /// Drains a node of a fleet on this machine, and compares every frame that every reader got with what its camera sent.
@@ -75,7 +76,7 @@ pub async fn run(options: Options) -> Result<Verdict> {
     progress::fleet(&lab, began.elapsed());
     let audience = Audience::gather(&lab, AUDIENCE).await?;
     progress::audience(&audience, began.elapsed());
-    audience.wait_for_more(AT_REST, Duration::from_secs(30)).await?;
+    audience.wait_for_more(AT_REST, PATIENCE).await?;
 
     let mut records = Vec::new();
     let mut last: Option<NodeId> = None;
@@ -90,7 +91,7 @@ pub async fn run(options: Options) -> Result<Verdict> {
         let record = drain::run(agent, "demo", DRAIN_WITHIN, |view| show.look(view)).await?;
         show.ended(&record);
         records.push(record);
-        audience.wait_for_more(AT_REST, Duration::from_secs(30)).await?;
+        audience.wait_for_more(AT_REST, PATIENCE).await?;
         last = Some(node);
     }
 
@@ -131,7 +132,7 @@ async fn choose(lab: &Lab) -> Result<NodeId> {
 async fn bring_back(lab: &Lab, node: &NodeId) -> Result<()> {
     let agent = &lab.node(node)?.agent;
     agent.undrain().await?.with_context(|| format!("{node} does not come back"))?;
-    lab.wait_in_service(node, Duration::from_secs(15)).await
+    lab.wait_in_service(node, PATIENCE).await
 }
 
 /// Distribution nodes in the order of their names.

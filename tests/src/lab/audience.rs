@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::Lab;
 use super::reader::ReconnectingReader;
-use super::wait::wait_for;
+use super::wait::{PATIENCE, wait_for};
 use super::worker::Worker;
 use crate::compare::{self, Arrival, Comparison};
 
@@ -95,7 +95,7 @@ impl Audience {
         let viewers = plain(each.viewers).into_iter().map(|(_, viewer)| viewer).collect();
         let audience = Self { truth, workers, controls, viewers };
         for worker in &audience.workers {
-            wait_for(format!("frames at {}", worker.id), Duration::from_secs(20), async || {
+            wait_for(format!("frames at {}", worker.id), PATIENCE, async || {
                 if worker.frames() > 0 { Ok(()) } else { Err("none") }
             })
             .await?;
@@ -202,7 +202,7 @@ impl Results {
 }
 
 async fn wait_for_frames(who: &str, reader: &ReconnectingReader) -> Result<()> {
-    wait_for(format!("frames at {who}"), Duration::from_secs(20), async || {
+    wait_for(format!("frames at {who}"), PATIENCE, async || {
         if reader.receives() { Ok(()) } else { Err(format!("none; cut off {} times", reader.times_cut_off())) }
     })
     .await

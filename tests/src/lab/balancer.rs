@@ -14,7 +14,7 @@ use tokio::net::UnixStream;
 use super::address::Loopback;
 use super::process::{Process, Recipe};
 use super::programs;
-use super::wait::wait_for;
+use super::wait::{PATIENCE, wait_for};
 
 /// Name of the lab's balancer in what `agent-send` says.
 pub const NAME: &str = "lab";
@@ -65,7 +65,7 @@ impl Balancer {
         let recipe = Recipe::new("haproxy", programs::find("haproxy")?).args(["-db", "-f"]);
         let process = recipe.args([file.display().to_string()]).start(logs)?;
         let mut balancer = Self { process, ingest, live, socket };
-        wait_for("HAProxy to answer", Duration::from_secs(10), async || -> Result<()> {
+        wait_for("HAProxy to answer", PATIENCE, async || -> Result<()> {
             balancer.process.check_alive()?;
             balancer.statistics().servers().await?;
             Ok(())

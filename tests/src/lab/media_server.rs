@@ -2,7 +2,6 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
-use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use mediamtx_config::{Action, Auth, Credential, DistributionServer, IngestionServer, LogLevel, Recording};
@@ -11,7 +10,7 @@ use mtxfleet_wire::{NodeId, Role};
 use super::address::Loopback;
 use super::agent::client;
 use super::process::{Process, Recipe};
-use super::wait::wait_for;
+use super::wait::{PATIENCE, wait_for};
 use crate::server_binary::ServerBinary;
 
 /// Where one node's server listens, all on loopback.
@@ -93,11 +92,11 @@ impl MediaServer {
     /// Waits until its API answers.
     ///
     /// # Errors
-    /// When it dies, or does not answer in 15 s.
+    /// When it dies, or does not answer in [`PATIENCE`].
     pub async fn wait_ready(&mut self) -> Result<()> {
         let url = format!("http://{}/v3/paths/list", self.at.api);
         let what = format!("the API of {} to answer", self.process.name());
-        wait_for(what, Duration::from_secs(15), async || -> Result<()> {
+        wait_for(what, PATIENCE, async || -> Result<()> {
             self.process.check_alive()?;
             client().get(&url).send().await?.error_for_status()?;
             Ok(())

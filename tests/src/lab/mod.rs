@@ -37,7 +37,7 @@ use camera::{Camera, CameraKind};
 use node::{Node, Settings};
 use reader::ReconnectingReader;
 use redis::{Keeps, Redis};
-use wait::wait_for;
+use wait::{PATIENCE, wait_for};
 use worker::Worker;
 
 use crate::server_binary::{self, ServerBinary};
@@ -257,7 +257,7 @@ impl Lab {
         let (count, redis) = (self.nodes.len(), self.redis.is_some());
         for node in &mut self.nodes {
             let what = format!("{} to see {count} nodes in service", node.id);
-            wait_for(what, Duration::from_secs(20), async || -> Result<()> {
+            wait_for(what, PATIENCE, async || -> Result<()> {
                 node.agent.process.check_alive()?;
                 let fleet = node.agent.fleet().await?;
                 let fit = |member: &&mtxfleet_wire::MemberView| {
@@ -274,7 +274,7 @@ impl Lab {
             .with_context(|| format!("log of {} ends:\n{}", node.id, node.agent.process.log_tail()))?;
         }
         let balancer = &mut self.balancer;
-        wait_for("HAProxy to see every server up", Duration::from_secs(10), async || -> Result<()> {
+        wait_for("HAProxy to see every server up", PATIENCE, async || -> Result<()> {
             balancer.process.check_alive()?;
             for ((backend, server), state) in balancer.statistics().servers().await? {
                 ensure!(state.status == "UP", "{backend}/{server} is {}", state.status);
@@ -310,7 +310,7 @@ impl Lab {
         for camera in &mut self.cameras {
             for node in &self.nodes {
                 let what = format!("{} to see {} flow", node.id, camera.name);
-                wait_for(what, Duration::from_secs(20), async || -> Result<()> {
+                wait_for(what, PATIENCE, async || -> Result<()> {
                     camera.process.check_alive()?;
                     let streams = node.agent.streams().await?;
                     let mut of_camera = streams.iter().filter(|s| s.stream.name.as_str() == camera.name);

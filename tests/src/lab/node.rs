@@ -2,7 +2,6 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use hmac::{Hmac, KeyInit as _, Mac as _};
@@ -14,7 +13,7 @@ use super::address::Loopback;
 use super::agent::{Agent, client};
 use super::media_server::{Listeners, MediaServer};
 use super::process::Recipe;
-use super::wait::wait_for;
+use super::wait::{PATIENCE, wait_for};
 use super::{CLUSTER, balancer};
 use crate::server_binary::ServerBinary;
 
@@ -106,7 +105,7 @@ impl Node {
     async fn wait_agent(&mut self) -> Result<()> {
         let url = self.agent.url() + "/livez";
         let what = format!("the agent of {} to answer", self.id);
-        wait_for(what, Duration::from_secs(10), async || -> Result<()> {
+        wait_for(what, PATIENCE, async || -> Result<()> {
             self.agent.process.check_alive()?;
             client().get(&url).send().await?.error_for_status()?;
             Ok(())

@@ -2,14 +2,13 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
-use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 
 use super::address::Loopback;
 use super::process::{Process, Recipe};
 use super::programs;
-use super::wait::wait_for;
+use super::wait::{PATIENCE, wait_for};
 
 /// What a Redis knows after it was killed and started again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,7 +69,7 @@ impl Redis {
 
     async fn wait_ready(&mut self) -> Result<()> {
         let client = redis::Client::open(self.url())?;
-        wait_for("Redis to answer", Duration::from_secs(10), async || -> Result<()> {
+        wait_for("Redis to answer", PATIENCE, async || -> Result<()> {
             self.process.check_alive()?;
             let mut connection = client.get_multiplexed_async_connection().await?;
             redis::cmd("PING").query_async::<String>(&mut connection).await?;

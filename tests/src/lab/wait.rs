@@ -5,6 +5,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 
+/// For what takes moments where nothing else runs: only a failure waits so long, and a machine may be busy.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
 /// Time between two looks.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
