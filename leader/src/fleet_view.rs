@@ -1,15 +1,18 @@
 //! All other nodes as gossip tells of them, with the two verdicts on those that fall silent.
 //!
 //! ```text
-//!          the detector hears nothing          silent for `dead_after`
+//!          the detector hears nothing       silent for `dead_after`, and
 //!  Alive ------------------------------> Suspect ----------------------> Dead
-//!    ^                                      |                             |
+//!    ^                                      |    another suspects it too  |
 //!    +--------------------------------------+-----------------------------+
 //!                          it is heard again
 //! ```
+//! A node that was cut off from all others suspects everybody, and finds nobody to agree: it declares nobody dead. (In a
+//! fleet of two there is nobody to ask, and one's own word is enough.)
+//!
 //! A suspect gets nothing new; only a dead node is marked `offline` in the registry.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -130,17 +133,29 @@ impl Fleet {
         changes
     }
 
-    /// Suspects that were silent for long are dead.
+    /// Suspects that were silent for long, as another node confirms, are dead.
     pub fn pass_time(&mut self, now: Mono) -> Vec<Change> {
+        let nobody_to_ask = self.members.len() < 2;
+        let live = self.members.values().filter(|member| member.liveness == Liveness::Alive);
+        let suspected_by_others: BTreeSet<NodeId> = live
+            .filter_map(|member| member.peer.load.as_ref())
+            .flat_map(|load| load.suspects.iter().cloned())
+            .collect();
         let mut changes = Vec::new();
-        for member in self.members.values_mut() {
+        for (node, member) in &mut self.members {
             let silent_for = member.silent_since.map(|since| now.since(since)).unwrap_or_default();
-            if member.liveness == Liveness::Suspect && silent_for >= self.dead_after {
+            let is_confirmed = nobody_to_ask || suspected_by_others.contains(node);
+            if member.liveness == Liveness::Suspect && silent_for >= self.dead_after && is_confirmed {
                 member.liveness = Liveness::Dead;
                 changes.push(Change::Died(member.peer.node.clone()));
             }
         }
         changes
+    }
+
+    /// Nodes that are not heard now.
+    pub fn silent(&self) -> impl Iterator<Item = &NodeId> {
+        self.members.values().filter(|member| member.liveness != Liveness::Alive).map(|member| &member.peer.node)
     }
 
     pub fn members(&self) -> impl Iterator<Item = &Member> {

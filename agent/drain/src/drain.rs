@@ -187,6 +187,16 @@ impl Drain {
     }
 
     #[must_use]
+    pub const fn order(&self) -> &Order {
+        &self.order
+    }
+
+    #[must_use]
+    pub const fn started(&self) -> UnixMillis {
+        self.started
+    }
+
+    #[must_use]
     pub const fn phase(&self) -> Phase {
         self.phase
     }

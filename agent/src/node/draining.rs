@@ -5,7 +5,7 @@ use std::time::Duration;
 use mtxfleet_drain::{Action, Candidate, Drain, Observation, Order};
 use mtxfleet_wire::{
     DrainId, DrainOrder, DrainRecord, DrainRefusal, EventKind, LegNotice, Liveness, Mono, MoveOrder, NodeId, NodeState,
-    Role, WorkerReport,
+    Phase, Role, WorkerReport,
 };
 use serde::{Deserialize, Serialize};
 
@@ -164,9 +164,31 @@ impl Node {
             return;
         }
         let seen = self.observation(now);
+        let yields = self.yields_to_another_drain();
         let Some(drain) = &mut self.draining.drain else { return };
-        let actions = drain.observe(&seen);
+        let actions = match yields {
+            true => drain.cancel(now.mono, now.wall).unwrap_or_default(),
+            false => drain.observe(&seen),
+        };
         self.carry_out(now, actions, effects);
+    }
+
+    /// Without a registry nobody admits drains, and two that begin within one round of gossip do not see each other.
+    /// Together they would leave too few nodes: the one that began later, which nobody has left yet, gives way.
+    fn yields_to_another_drain(&self) -> bool {
+        let Some(drain) = &self.draining.drain else { return false };
+        let in_time = drain.phase() < Phase::WorkerMigration;
+        if self.settings.has_registry || drain.order().forced || !in_time {
+            return false;
+        }
+        let left = self.fleet.serving(self.role()).count() as u32;
+        let mine = (drain.started(), &self.settings.id);
+        let began_earlier = |member: &mtxfleet_leader::Member| {
+            let in_role = member.peer.facts.as_ref().is_some_and(|facts| facts.role == self.role());
+            let report = member.peer.drain.as_ref().filter(|_| in_role);
+            report.is_some_and(|report| (report.started, &member.peer.node) < mine)
+        };
+        left < self.settings.minimum && self.fleet.members().any(began_earlier)
     }
 
     fn begin(&mut self, now: Now, ticket: Ticket, order: Order, effects: &mut Vec<Effect>) {

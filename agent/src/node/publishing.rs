@@ -90,6 +90,7 @@ impl Node {
             inbound: self.server.traffic.inbound(),
             outbound: self.server.traffic.outbound(),
             discarded_packets: self.server.traffic.discarded_packets(),
+            suspects: self.fleet.silent().cloned().collect(),
             cpu: self.machine.cpu,
             memory: self.machine.memory,
             disk_free: self.machine.disk_free,

@@ -63,6 +63,7 @@ fn peer(name: &str, role: Role) -> Peer {
             inbound: None,
             outbound: Some(Bitrate(0)),
             discarded_packets: 0,
+            suspects: Vec::new(),
             cpu: None,
             memory: None,
             disk_free: None,
@@ -306,6 +307,24 @@ fn without_a_registry_in_the_configuration_gossip_admits() {
     world.look(&[]);
     world.apply(Event::Peers(vec![peer("b", Role::Distribution), peer("c", Role::Distribution)]));
     assert!(matches!(answer(&world.order(false)), Some(Ok(_))));
+}
+
+#[test]
+fn of_two_drains_that_gossip_alone_admitted_the_later_one_gives_way() {
+    let draining = |started: u64| {
+        let mut b = peer("b", Role::Distribution);
+        b.load.as_mut().expect("set").state = NodeState::Draining;
+        b.drain = Some(DrainReport { started: UnixMillis(started), ..drain_report(&[], &[]) });
+        Event::Peers(vec![b, peer("c", Role::Distribution)])
+    };
+    for (other_began, expected) in [(1, NodeState::Active), (u64::MAX, NodeState::Draining)] {
+        let (mut world, _) = World::with(Settings { has_registry: false, ..settings(Role::Distribution) }, None);
+        world.look(&[]);
+        world.apply(Event::Peers(vec![peer("b", Role::Distribution), peer("c", Role::Distribution)]));
+        world.order(false);
+        world.after(100).apply(draining(other_began));
+        assert_eq!(world.node.state, expected, "the other began at {other_began}");
+    }
 }
 
 #[test]

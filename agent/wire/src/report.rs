@@ -130,6 +130,9 @@ pub struct LoadReport {
     pub disk_free: Option<u64>,
     /// Outbound bits per second this node is meant to carry at most, by configuration.
     pub capacity: Bitrate,
+    /// Nodes that this one does not hear now. A node is dead only when another one suspects it too.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub suspects: Vec<NodeId>,
     /// Whether this agent reaches Redis.
     pub redis: bool,
     /// When MediaMTX was looked at; while it does not answer, when this was said.

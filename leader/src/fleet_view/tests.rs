@@ -35,6 +35,7 @@ fn peer(name: &str, role: Role) -> Peer {
             inbound: None,
             outbound: Some(Bitrate(400)),
             discarded_packets: 0,
+            suspects: Vec::new(),
             cpu: None,
             memory: None,
             disk_free: None,
@@ -74,14 +75,41 @@ fn a_node_that_stalls_for_a_second_is_suspected_and_never_dead() {
     assert_eq!(fleet.pass_time(at(60_000)), []);
 }
 
+/// A live node that does not hear `other`.
+fn suspecting(name: &str, other: &str) -> Peer {
+    let mut peer = peer(name, Role::Distribution);
+    peer.load.as_mut().expect("set").suspects = vec![id(other)];
+    peer
+}
+
 #[test]
-fn a_node_silent_for_long_is_dead_and_said_so_once() {
+fn a_node_silent_for_long_is_dead_once_another_confirms_it_and_said_so_once() {
+    let mut fleet = Fleet::new(DEAD_AFTER);
+    let silent = || Peer { alive: false, ..peer("a", Role::Distribution) };
+    let hears_it = || vec![silent(), peer("b", Role::Distribution)];
+    fleet.update(at(0), vec![peer("a", Role::Distribution), peer("b", Role::Distribution)]);
+    fleet.update(at(1000), hears_it());
+    assert_eq!(fleet.update(at(7000), hears_it()), [], "b hears it");
+    let confirmed = || vec![silent(), suspecting("b", "a")];
+    assert_eq!(fleet.update(at(7100), confirmed()), [Change::Died(id("a"))]);
+    assert_eq!(fleet.update(at(8000), confirmed()), []);
+}
+
+#[test]
+fn a_node_that_is_cut_off_declares_nobody_dead() {
+    let mut fleet = Fleet::new(DEAD_AFTER);
+    let all = |alive| ["a", "b", "c"].map(|name| Peer { alive, ..suspecting(name, "a") }).to_vec();
+    fleet.update(at(0), all(true));
+    fleet.update(at(1000), all(false));
+    assert_eq!(fleet.pass_time(at(600_000)), []);
+}
+
+#[test]
+fn in_a_fleet_of_two_ones_own_word_is_enough() {
     let mut fleet = Fleet::new(DEAD_AFTER);
     fleet.update(at(0), vec![peer("a", Role::Distribution)]);
-    let silent = || vec![Peer { alive: false, ..peer("a", Role::Distribution) }];
-    fleet.update(at(1000), silent());
-    assert_eq!(fleet.update(at(6000), silent()), [Change::Died(id("a"))]);
-    assert_eq!(fleet.update(at(7000), silent()), []);
+    fleet.update(at(1000), vec![Peer { alive: false, ..peer("a", Role::Distribution) }]);
+    assert_eq!(fleet.pass_time(at(6000)), [Change::Died(id("a"))]);
 }
 
 #[test]

@@ -96,6 +96,7 @@ fn load(cameras: u32) -> LoadReport {
         inbound: None,
         outbound: Some(Bitrate(1)),
         discarded_packets: 0,
+        suspects: Vec::new(),
         cpu: Some(0.5),
         memory: None,
         disk_free: None,

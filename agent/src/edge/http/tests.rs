@@ -52,6 +52,7 @@ fn full_snapshot() -> Snapshot {
         inbound: Some(Bitrate(8_000)),
         outbound: Some(Bitrate(80_000)),
         discarded_packets: 0,
+        suspects: Vec::new(),
         cpu: Some(0.5),
         memory: Some(0.25),
         disk_free: Some(1_000),

@@ -57,6 +57,7 @@ fn node(name: &str, state: NodeState, updated: u64) -> NodeRecord {
             inbound: None,
             outbound: None,
             discarded_packets: 0,
+            suspects: Vec::new(),
             cpu: Some(0.5),
             memory: None,
             disk_free: None,
