@@ -5,6 +5,9 @@ use std::time::Duration;
 use mtxfleet_wire::{ClusterName, RegistryKeys, StreamName, WorkerId};
 use url::Url;
 
+/// Frames that may wait in the channel to the application; far more than memory holds of most cameras.
+const LARGEST_BUFFER: usize = 65_536;
+
 /// How a worker reaches the nodes that a draining node names.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Via {
@@ -47,7 +50,7 @@ pub struct StreamConfig {
     pub worker_token: Option<String>,
     pub via: Via,
     pub credentials: Option<Credentials>,
-    /// Frames kept for an application that is behind. When as many wait, reading pauses; the server then keeps some
+    /// Frames kept for an application that is behind, 1 to 65,536. When as many wait, reading pauses; the server then keeps some
     /// (512 packets by MediaMTX's default) and throws away the rest, which is counted as lost.
     pub buffer: usize,
     /// How long [`crate::Stream::open`] tries before it fails.
@@ -142,8 +145,16 @@ impl TryFrom<StreamConfig> for Settings {
             note(&mut faults, client)
         });
         let agents = raw.agents.iter().filter_map(|url| note(&mut faults, agent_url(url))).collect();
-        if raw.buffer == 0 {
-            faults.push("buffer: at least 1 frame".to_owned());
+        if raw.buffer == 0 || raw.buffer > LARGEST_BUFFER {
+            faults.push(format!("buffer: 1 to {LARGEST_BUFFER} frames"));
+        }
+        let limits = [
+            ("leg_timeout", raw.leg_timeout),
+            ("cover_timeout", raw.cover_timeout),
+            ("silence_timeout", raw.silence_timeout),
+        ];
+        for (name, _) in limits.iter().filter(|(_, limit)| limit.is_zero()) {
+            faults.push(format!("{name}: longer than 0, or no leg lasts"));
         }
         let (Some(stream), Some(worker), Some(cluster), Some((base, in_url)), true) =
             (stream, worker, cluster, base, faults.is_empty())
@@ -213,12 +224,16 @@ mod tests {
             agents: vec!["ftp://x".into()],
             redis: Some("not a url".into()),
             buffer: 0,
+            silence_timeout: Duration::ZERO,
             ..StreamConfig::new("", "a worker", "rtsp://live.example/cam1", "lab")
         };
         let faults = Settings::try_from(bad).err().expect("refused");
-        for part in ["stream name", "worker id", "no path", "redis", "ftp://x", "buffer"] {
+        for part in ["stream name", "worker id", "no path", "redis", "ftp://x", "buffer", "silence_timeout"] {
             assert!(faults.contains(part), "{part} is missing in:\n{faults}");
         }
+        let endless =
+            StreamConfig { buffer: usize::MAX, ..StreamConfig::new("cam1", "w", "rtsp://live.example", "lab") };
+        assert!(Settings::try_from(endless).is_err(), "no channel is so large");
     }
 
     #[test]

@@ -280,7 +280,7 @@ impl Handover {
     ) {
         let leg = (self.new_id)();
         self.actions.push(Action::Open { leg: leg.clone(), target: target.clone() });
-        let deadline = now + self.limits.leg_timeout;
+        let deadline = now.saturating_add(self.limits.leg_timeout);
         self.attempt = Some(Attempt { leg, target, stage: Stage::Opening, deadline, order, left, errors });
     }
 
@@ -289,7 +289,7 @@ impl Handover {
         let cover_timeout = self.limits.cover_timeout;
         let Some(attempt) = self.attempt_of(leg) else { return };
         attempt.stage = Stage::Joining;
-        attempt.deadline = now + cover_timeout;
+        attempt.deadline = now.saturating_add(cover_timeout);
         if nothing_delivers {
             self.promote(now);
         }

@@ -277,3 +277,13 @@ fn a_stream_that_was_never_there_is_asked_for_again_and_again() {
     assert_eq!(script.on(55, Input::Tick), ["open 3 stable URL"]);
     assert_eq!(script.machine.last_errors(), "stable URL: no");
 }
+
+#[test]
+fn limits_without_end_are_no_overflow() {
+    let limits = Limits { leg_timeout: Duration::MAX, cover_timeout: Duration::MAX, ..LIMITS };
+    let mut script = Script::new(limits);
+    script.told();
+    script.on(5, Input::Opened(&id("1")));
+    script.on(10, Input::Packets(&id("1")));
+    assert_eq!(script.machine.state(), State::Live);
+}
