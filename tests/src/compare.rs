@@ -71,6 +71,9 @@ pub struct Comparison {
     pub camera_pause_ms: u64,
     /// The camera's mean time between two frames.
     pub frame_interval_ms: u64,
+    /// How much later than usual a frame came at most, measured against the same frame at the ingestion node: what
+    /// the way added, without the camera's own stutter.
+    pub longest_delay_ms: u64,
 }
 
 impl Comparison {
@@ -135,6 +138,7 @@ pub fn compare(truth: &[Arrival], reader: &[Arrival], ended: Instant) -> Result<
         frame_interval_ms: mean_interval(truth),
         ..Comparison::default()
     };
+    comparison.longest_delay_ms = longest_delay(truth, reader, &assigned);
     let mut came = vec![false; truth.len()];
     let mut furthest = None;
     for place in assigned {
@@ -217,6 +221,21 @@ fn longest_pause(frames: &[Arrival], ended: Instant) -> u64 {
     let between = frames.windows(2).map(|pair| pair[1].at.saturating_duration_since(pair[0].at));
     let last = frames.last().map(|frame| ended.saturating_duration_since(frame.at));
     between.chain(last).max().unwrap_or_default().as_millis() as u64
+}
+
+/// Over the median, since clocks of reader and recording may differ by what either needs to read a frame.
+fn longest_delay(truth: &[Arrival], reader: &[Arrival], assigned: &[Option<usize>]) -> u64 {
+    let placed = reader.iter().zip(assigned).filter_map(|(frame, place)| Some((frame.at, truth[(*place)?].at)));
+    let mut delays: Vec<i128> = placed.map(|(here, there)| nanos_between(here, there)).collect();
+    delays.sort_unstable();
+    let over_median = delays.last().zip(delays.get(delays.len() / 2)).map_or(0, |(most, median)| most - median);
+    (over_median / 1_000_000) as u64
+}
+
+/// `here` less `there`, which may be negative.
+fn nanos_between(here: Instant, there: Instant) -> i128 {
+    let later = here.saturating_duration_since(there).as_nanos() as i128;
+    later - there.saturating_duration_since(here).as_nanos() as i128
 }
 
 fn mean_interval(frames: &[Arrival]) -> u64 {

@@ -41,6 +41,23 @@ fn the_same_frames_are_perfect_and_only_the_readers_range_counts() {
 }
 
 #[test]
+fn the_longest_delay_is_against_the_same_frame_at_the_camera_and_not_its_stutter() {
+    let start = Instant::now();
+    let mut truth = sequence(start, &(0..200).collect::<Vec<_>>());
+    // The camera stutters by 300 ms; the way to the reader is 5 ms shorter than to the recording.
+    truth[120..].iter_mut().for_each(|frame| frame.at += Duration::from_millis(300));
+    let mut reader = truth.clone();
+    truth.iter_mut().for_each(|frame| frame.at += Duration::from_millis(5));
+    let ended = reader[199].at;
+    assert_eq!(compare(&truth, &reader, ended).expect("comparable").longest_delay_ms, 0);
+    // A handover holds two frames back.
+    reader[60].at += Duration::from_millis(70);
+    reader[61].at += Duration::from_millis(30);
+    let seen = compare(&truth, &reader, ended).expect("comparable");
+    assert_eq!((seen.longest_delay_ms, seen.camera_pause_ms), (70, 340));
+}
+
+#[test]
 fn a_gap_is_lost_frames() {
     let seen = against_200(&[10, 11, 12, 20, 21]);
     assert_eq!((seen.sent, seen.received, seen.lost, seen.duplicated, seen.out_of_order), (12, 5, 7, 0, 0));

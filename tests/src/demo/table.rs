@@ -9,8 +9,8 @@ pub(super) fn print(lab: &Lab, results: &Results) {
         camera.map_or("", |camera| camera.kind.words())
     };
     println!(
-        "\n{:<34} {:>6} {:>8} {:>5} {:>5} {:>8}   longest pause",
-        "", "sent", "received", "lost", "twice", "disorder"
+        "\n{:<34} {:>6} {:>8} {:>5} {:>5} {:>8} {:>10} {:>9}",
+        "", "sent", "received", "lost", "twice", "disorder", "max pause", "max delay"
     );
     let part = |title: &str, rows: &[ReaderResult]| {
         println!("{title}");
@@ -24,13 +24,14 @@ pub(super) fn print(lab: &Lab, results: &Results) {
             };
             let foreign = if frames.foreign > 0 { format!("   {} damaged", frames.foreign) } else { String::new() };
             println!(
-                "{who:<34} {:>6} {:>8} {:>5} {:>5} {:>8}   {:>5} ms{cut}{foreign}",
+                "{who:<34} {:>6} {:>8} {:>5} {:>5} {:>8} {:>7} ms {:>6} ms{cut}{foreign}",
                 frames.sent,
                 frames.received,
                 frames.lost,
                 frames.duplicated,
                 frames.out_of_order,
                 frames.longest_pause_ms,
+                frames.longest_delay_ms,
             );
         }
     };
@@ -40,6 +41,7 @@ pub(super) fn print(lab: &Lab, results: &Results) {
     let camera = of_all.clone().map(|row| row.frames.camera_pause_ms).max().unwrap_or_default();
     let interval = of_all.map(|row| row.frames.frame_interval_ms).max().unwrap_or_default();
     println!("\nThe cameras send a frame every {interval} ms; the longest pause of any of them was {camera} ms.");
+    println!("Max delay: how much later than usual a frame came, against the same frame at the ingestion node.");
     println!("Not decodable: frames that come after a reconnection and before the next keyframe.");
     println!("Frames are compared by content with what a plain reader recorded at the ingestion node.");
 }
