@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use mtxfleet_tests::lab::agent::Agent;
 use mtxfleet_tests::lab::audience::{Audience, PerCamera, Results};
 use mtxfleet_tests::lab::camera::CameraKind;
 use mtxfleet_tests::lab::node::Settings;
@@ -9,7 +10,9 @@ use mtxfleet_tests::lab::redis::Keeps;
 use mtxfleet_tests::lab::wait::{PATIENCE, wait_for};
 use mtxfleet_tests::lab::{self, Lab, drain, programs};
 use mtxfleet_tests::notes;
-use mtxfleet_wire::{DrainOrder, DrainOutcome, DrainRecord, DrainRefusal, LegEnd, NodeId, NodeState, Phase, Role};
+use mtxfleet_wire::{
+    DrainOrder, DrainOutcome, DrainRecord, DrainRefusal, DrainView, LegEnd, NodeId, NodeState, Phase, Role,
+};
 
 const DRAIN_WITHIN: Duration = Duration::from_secs(60);
 const WORKERS: PerCamera = PerCamera { workers: 2, controls: 0, viewers: 1 };
@@ -124,11 +127,8 @@ async fn an_agent_killed_in_any_phase_goes_on_with_the_drain() {
         let id = busiest(&lab).await;
         let agent = &mut lab.node_mut(&id).expect("there").agent;
         let view = drain::order(agent, "test").await.expect("admitted");
-        let met = drain::wait_phase(agent, &view.drain, phase, DRAIN_WITHIN).await.expect("in time");
+        meet(agent, &view, phase, "the agent").await;
         agent.process.kill();
-        if !met {
-            notes::skipped(&format!("kill of the agent in {phase}"), "the phase was over before it could be met");
-        }
         lab.node_mut(&id).expect("there").restart_agent().await.expect("up again");
         let agent = &lab.node(&id).expect("there").agent;
         let record = drain::follow(agent, &view.drain, DRAIN_WITHIN, |_| {}).await.expect("it ends");
@@ -152,7 +152,7 @@ async fn redis_killed_in_any_phase_neither_stops_the_drain_nor_costs_a_frame() {
         let id = busiest(&lab).await;
         let agent = &lab.node(&id).expect("there").agent;
         let view = drain::order(agent, "test").await.expect("admitted");
-        drain::wait_phase(agent, &view.drain, phase, DRAIN_WITHIN).await.expect("in time");
+        meet(agent, &view, phase, "Redis").await;
         lab.redis.as_mut().expect("there").process.kill();
         let agent = &lab.node(&id).expect("there").agent;
         let record = drain::follow(agent, &view.drain, DRAIN_WITHIN, |_| {}).await.expect("it ends");
@@ -178,6 +178,13 @@ async fn redis_killed_in_any_phase_neither_stops_the_drain_nor_costs_a_frame() {
     assert_all_moved(&record, "without Redis");
     audience.wait_for_more(50, PATIENCE).await.expect("frames");
     assert_nothing_lost(&audience.finish().await.expect("comparable"));
+}
+
+/// Waits for the phase in which `victim` is to be killed, and says so when it was over too soon.
+async fn meet(agent: &Agent, view: &DrainView, phase: Phase, victim: &str) {
+    if !drain::wait_phase(agent, &view.drain, phase, DRAIN_WITHIN).await.expect("in time") {
+        notes::skipped(&format!("kill of {victim} in {phase}"), "the phase was over before it could be met");
+    }
 }
 
 fn assert_all_moved(record: &DrainRecord, when: &str) {
