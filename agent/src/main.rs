@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use mtxfleet::command::{agent, check_config, drain, render, status, streams, undrain};
+use mtxfleet::command::{agent, check_config, drain, relay, render, status, streams, undrain};
 
 /// Turns a set of MediaMTX servers into one elastic service.
 #[derive(Debug, Parser)]
@@ -19,6 +19,8 @@ enum Command {
     Status(status::Status),
     /// Show every stream and who reads it where.
     Streams(streams::Streams),
+    /// Serve streams locally, over URLs that never break, to programs that know nothing of the fleet.
+    Relay(relay::Relay),
     /// Print the mediamtx.yml or haproxy.cfg that fits a configuration.
     Render(render::Render),
     /// Check a configuration file, and say everything that is wrong with it.
@@ -34,6 +36,7 @@ async fn main() -> ExitCode {
         Command::Undrain(undrain) => undrain.run().await,
         Command::Status(status) => status.run().await,
         Command::Streams(streams) => streams.run().await,
+        Command::Relay(relay) => relay.run().await,
         Command::Render(render) => render.run(),
         Command::CheckConfig(check) => check.run(),
     };

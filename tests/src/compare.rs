@@ -38,6 +38,34 @@ pub fn vcl_hash_annex_b(codec: VideoCodec, annex_b: &[u8]) -> Option<u64> {
     vcl_hash(codec, &length_prefixed)
 }
 
+/// [`vcl_hash`] of each picture of an elementary stream in Annex B form, as ffmpeg writes it to a `.h264` or `.hevc`
+/// file. A picture begins with the slice that is its first (H.264: `first_mb_in_slice` is 0; H.265:
+/// `first_slice_segment_in_pic_flag`).
+#[must_use]
+pub fn vcl_hashes_annex_b(codec: VideoCodec, stream: &[u8]) -> Vec<u64> {
+    let mut hashes = Vec::new();
+    let mut picture: Vec<u8> = Vec::new();
+    for unit in annex_b_units(stream) {
+        let first = match codec {
+            // An Exp-Golomb 0 is a single bit 1.
+            VideoCodec::H264 => {
+                matches!(unit, [header, slice, ..] if matches!(header & 0x1f, 1 | 5) && slice & 0x80 != 0)
+            }
+            VideoCodec::H265 => {
+                matches!(unit, [header, _, slice, ..] if (header >> 1) & 0x3f <= 31 && slice & 0x80 != 0)
+            }
+        };
+        if first {
+            hashes.extend(vcl_hash(codec, &picture));
+            picture.clear();
+        }
+        picture.extend_from_slice(&(unit.len() as u32).to_be_bytes());
+        picture.extend_from_slice(unit);
+    }
+    hashes.extend(vcl_hash(codec, &picture));
+    hashes
+}
+
 /// NAL units between start codes. A NAL unit never ends in a zero byte (H.264 section 7.4.1), so zeros before a start
 /// code belong to that.
 fn annex_b_units(data: &[u8]) -> impl Iterator<Item = &[u8]> {

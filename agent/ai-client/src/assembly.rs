@@ -15,6 +15,8 @@ pub(crate) struct Assembly {
     /// Zero of every `now` given here.
     started: Instant,
     tracks: Vec<Track>,
+    /// Frames carry their RTP packets.
+    rtp_packets: bool,
     stitch: Stitch,
     /// How long nothing was read. For the stitch, which draws conclusions from silence, that time did not pass.
     unread: Duration,
@@ -35,7 +37,7 @@ pub(crate) struct Assembly {
 }
 
 impl Assembly {
-    pub(crate) fn new(started: Instant, tracks: Vec<Track>) -> Self {
+    pub(crate) fn new(started: Instant, tracks: Vec<Track>, rtp_packets: bool) -> Self {
         let of_stitch = |track: &Track| TrackConfig { codec: track.codec, clock_rate: track.clock_rate };
         let stitch = Stitch::new(tracks.iter().map(of_stitch).collect(), StitchConfig::default());
         let clocks = tracks.iter().map(|track| WallClock::new(track.clock_rate)).collect();
@@ -43,6 +45,7 @@ impl Assembly {
         Self {
             started,
             tracks,
+            rtp_packets,
             stitch,
             unread: Duration::ZERO,
             stitch_now: Duration::ZERO,
@@ -164,8 +167,9 @@ impl Assembly {
             rtp_time: unit.rtp_time,
             wall: clock.of_frame(unit.leg, own, unit.rtp_time),
             keyframe: unit.keyframe,
-            data: frame::data(unit, track),
+            data: frame::data(unit, track, self.rtp_packets),
             received: self.started + (unit.received + self.unread).min(now),
+            packets: self.rtp_packets.then(|| unit.packets.clone()),
         };
         self.out_bytes += frame.data.len();
         self.out.push_back(Item::Frame(frame));
@@ -196,9 +200,17 @@ mod tests {
 
     /// Two legs; the first has brought a second of frames, the second nothing yet.
     fn two_legs() -> (Assembly, LegKey) {
-        let (media, encoding) = ("video".to_owned(), "h264".to_owned());
-        let track = Track { media, encoding, codec: Codec::H264, clock_rate: 90_000, parameter_sets: Bytes::new() };
-        let mut assembly = Assembly::new(Instant::now(), vec![track]);
+        let track = Track {
+            media: "video".to_owned(),
+            encoding: "h264".to_owned(),
+            codec: Codec::H264,
+            clock_rate: 90_000,
+            parameter_sets: Bytes::new(),
+            payload_type: 96,
+            rtpmap: None,
+            fmtp: None,
+        };
+        let mut assembly = Assembly::new(Instant::now(), vec![track], false);
         let old = assembly.open_leg(ms(0));
         for n in 0..25_u16 {
             let payload = Bytes::from(vec![0x65, 0x88, n as u8]);

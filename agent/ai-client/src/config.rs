@@ -53,6 +53,9 @@ pub struct StreamConfig {
     /// Frames kept for an application that is behind, 1 to 65,536. When as many wait, reading pauses; the server then keeps some
     /// (512 packets by MediaMTX's default) and throws away the rest, which is counted as lost.
     pub buffer: usize,
+    /// Frames give their RTP packets ([`crate::Frame::packets`]), for who sends them on; no frame is put together then:
+    /// [`crate::Frame::data`] holds the payloads, whatever the codec.
+    pub rtp_packets: bool,
     /// How long [`crate::Stream::open`] tries before it fails.
     pub open_timeout: Duration,
     /// How long a new leg may take until its first packet; a node that must fetch the stream starts at a keyframe.
@@ -86,12 +89,21 @@ impl StreamConfig {
             via: Via::default(),
             credentials: None,
             buffer: 256,
+            rtp_packets: false,
             open_timeout: Duration::from_secs(15),
             leg_timeout: Duration::from_secs(10),
             cover_timeout: Duration::from_secs(20),
             silence_timeout: Duration::from_secs(6),
             give_up_after: None,
         }
+    }
+
+    /// Whether [`crate::Stream::open`] would take it, for who opens streams later than it is configured.
+    ///
+    /// # Errors
+    /// [`crate::Error::Config`] with every fault at once.
+    pub fn check(&self) -> Result<(), crate::Error> {
+        Settings::try_from(self.clone()).map(drop).map_err(crate::Error::Config)
     }
 }
 
@@ -123,6 +135,7 @@ pub(crate) struct Settings {
     pub via: Via,
     pub credentials: Option<Credentials>,
     pub buffer: usize,
+    pub rtp_packets: bool,
     pub open_timeout: Duration,
     pub leg_timeout: Duration,
     pub cover_timeout: Duration,
@@ -172,6 +185,7 @@ impl TryFrom<StreamConfig> for Settings {
             via: raw.via,
             credentials: raw.credentials.or(in_url),
             buffer: raw.buffer,
+            rtp_packets: raw.rtp_packets,
             open_timeout: raw.open_timeout,
             leg_timeout: raw.leg_timeout,
             cover_timeout: raw.cover_timeout,

@@ -1,9 +1,10 @@
 //! What the application gets.
 
+use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use bytes::{BufMut as _, Bytes, BytesMut};
-use mtxfleet_stitch::AccessUnit;
+use mtxfleet_stitch::{AccessUnit, RtpPacket};
 
 pub use mtxfleet_stitch::{Codec, DiscontinuityKind};
 
@@ -19,6 +20,12 @@ pub struct Track {
     pub clock_rate: u32,
     /// H.264 and H.265: parameter sets of the SDP in Annex B form; empty when it has none.
     pub parameter_sets: Bytes,
+    /// RTP payload type in the SDP.
+    pub payload_type: u8,
+    /// Value of the SDP's `rtpmap`, without the payload type: `H264/90000`. `None` for static types that have none.
+    pub rtpmap: Option<String>,
+    /// Value of the SDP's `fmtp`, without the payload type: `packetization-mode=1;...`.
+    pub fmtp: Option<String>,
 }
 
 impl std::fmt::Display for Track {
@@ -51,6 +58,26 @@ pub struct Frame {
     pub data: Data,
     /// When its last packet came.
     pub received: Instant,
+    /// Filled where [`crate::StreamConfig::rtp_packets`] asks for it.
+    pub(crate) packets: Option<Arc<Vec<RtpPacket>>>,
+}
+
+/// One RTP packet of a frame, as the server sent it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Packet<'a> {
+    pub payload: &'a Bytes,
+    /// The marker bit; its meaning is the codec's (RFC 3550, section 5.1).
+    pub marker: bool,
+}
+
+impl Frame {
+    /// The RTP packets that the frame came in, in order. Their own numbers and times are those of whichever leg brought
+    /// them, so they are not given: [`Frame::rtp_time`] is the time of all of them. Empty unless
+    /// [`crate::StreamConfig::rtp_packets`] is set.
+    pub fn packets(&self) -> impl Iterator<Item = Packet<'_>> {
+        let packets = self.packets.iter().flat_map(|packets| packets.iter());
+        packets.map(|packet| Packet { payload: &packet.payload, marker: packet.marker })
+    }
 }
 
 /// The bytes of a frame.
@@ -59,7 +86,8 @@ pub enum Data {
     /// H.264 and H.265: NAL units behind start codes (ITU-T H.264, annex B). A keyframe without parameter sets gets
     /// those of the SDP in front, so that a decoder can start at it.
     AnnexB(Bytes),
-    /// Other codecs: RTP payloads as they came, one for each packet.
+    /// Other codecs, and all where [`crate::StreamConfig::rtp_packets`] is set: RTP payloads as they came, one for each
+    /// packet.
     Payloads(Vec<Bytes>),
 }
 
@@ -78,7 +106,7 @@ impl Data {
         self.len() == 0
     }
 
-    /// `None` for codecs other than H.264 and H.265.
+    /// `None` for [`Data::Payloads`].
     #[must_use]
     pub const fn annex_b(&self) -> Option<&Bytes> {
         match self {
@@ -110,8 +138,8 @@ impl From<mtxfleet_stitch::Discontinuity> for Discontinuity {
 }
 
 /// The bytes of an access unit as the application gets them.
-pub(crate) fn data(unit: &AccessUnit, track: &Track) -> Data {
-    if track.codec == Codec::Other {
+pub(crate) fn data(unit: &AccessUnit, track: &Track, as_packets: bool) -> Data {
+    if as_packets || track.codec == Codec::Other {
         return Data::Payloads(unit.packets.iter().map(|packet| packet.payload.clone()).collect());
     }
     let bytes = unit.annex_b(track.codec);

@@ -107,7 +107,7 @@ impl Leg {
             .user_agent(format!("mtxfleet-ai-client/{}", env!("CARGO_PKG_VERSION")))
             .session_group(group.clone());
         let mut session = Session::describe(url, options).await?;
-        let offered: Vec<Track> = session.streams().iter().map(track).collect();
+        let offered = with_formats(session.streams().iter().map(track).collect(), session.sdp());
         let tracks = matched(&offered, wanted)?;
         for (index, _) in tracks.iter().enumerate().filter(|(_, track)| track.is_some()) {
             // The frame format makes retina give parameter sets in Annex B form; packets are untouched by it.
@@ -183,7 +183,29 @@ fn track(stream: &retina::client::Stream) -> Track {
         codec,
         clock_rate: stream.clock_rate_hz(),
         parameter_sets: Bytes::new(),
+        payload_type: stream.rtp_payload_type(),
+        rtpmap: None,
+        fmtp: None,
     }
+}
+
+/// What the SDP says of each track's format. retina leaves out medias that it cannot read, so they are matched in order.
+fn with_formats(mut tracks: Vec<Track>, sdp: &[u8]) -> Vec<Track> {
+    // retina's parser takes more than this one; the tracks are read all the same.
+    let Ok(sdp) = sdp_types::Session::parse(sdp) else { return tracks };
+    let mut medias = sdp.medias.iter();
+    for track in &mut tracks {
+        let payload_type = track.payload_type.to_string();
+        let first_format = |media: &sdp_types::Media| media.fmt.split(' ').next() == Some(payload_type.as_str());
+        let Some(media) = medias.find(|media| media.media == track.media && first_format(media)) else { break };
+        let value = |name: &str| {
+            let mut values = media.attributes.iter().filter(|a| a.attribute == name).filter_map(|a| a.value.as_deref());
+            let (_, text) = values.find_map(|value| value.split_once(' ').filter(|(of, _)| *of == payload_type))?;
+            Some(text.trim().to_owned())
+        };
+        (track.rtpmap, track.fmtp) = (value("rtpmap"), value("fmtp"));
+    }
+    tracks
 }
 
 fn with_parameter_sets(mut tracks: Vec<Track>, session: &Session<Described>) -> Vec<Track> {
@@ -230,8 +252,30 @@ mod tests {
     use super::*;
 
     fn track(media: &str, encoding: &str) -> Track {
-        let (media, encoding) = (media.to_owned(), encoding.to_owned());
-        Track { media, encoding, codec: Codec::Other, clock_rate: 90_000, parameter_sets: Bytes::new() }
+        Track {
+            media: media.to_owned(),
+            encoding: encoding.to_owned(),
+            codec: Codec::Other,
+            clock_rate: 90_000,
+            parameter_sets: Bytes::new(),
+            payload_type: 96,
+            rtpmap: None,
+            fmtp: None,
+        }
+    }
+
+    #[test]
+    fn formats_are_those_of_the_sdp_also_where_a_media_was_left_out() {
+        let sdp = b"v=0\r\no=- 0 0 IN IP4 127.0.0.1\r\ns=x\r\nt=0 0\r\n\
+            m=video 0 RTP/AVP 97\r\na=rtpmap:97 VP9/90000\r\n\
+            m=video 0 RTP/AVP 96\r\na=rtpmap:96 H264/90000\r\na=fmtp:96 packetization-mode=1; a=b\r\n\
+            m=audio 0 RTP/AVP 0\r\n";
+        let found =
+            with_formats(vec![track("video", "h264"), Track { payload_type: 0, ..track("audio", "pcmu") }], sdp);
+        assert_eq!(found[0].rtpmap.as_deref(), Some("H264/90000"));
+        assert_eq!(found[0].fmtp.as_deref(), Some("packetization-mode=1; a=b"));
+        assert_eq!((&found[1].rtpmap, &found[1].fmtp), (&None, &None));
+        assert_eq!(with_formats(vec![track("video", "h264")], b"no SDP"), [track("video", "h264")]);
     }
 
     #[test]

@@ -45,7 +45,7 @@ mod uplink;
 mod wall;
 
 pub use config::{Credentials, StreamConfig, Via};
-pub use frame::{Codec, Data, Discontinuity, DiscontinuityKind, Frame, Item, Track};
+pub use frame::{Codec, Data, Discontinuity, DiscontinuityKind, Frame, Item, Packet, Track};
 pub use handover::State;
 pub use mtxfleet_wire::{LegId, StitchCounters};
 pub use stream::{Error, Status, Stream};

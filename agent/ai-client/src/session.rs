@@ -280,7 +280,8 @@ impl Session {
             // No leg has delivered yet, so this one's tracks are the stream's.
             self.assembly = None;
         }
-        let assembly = self.assembly.get_or_insert_with(|| Assembly::new(self.started, tracks));
+        let rtp_packets = self.settings.rtp_packets;
+        let assembly = self.assembly.get_or_insert_with(|| Assembly::new(self.started, tracks, rtp_packets));
         let key = assembly.open_leg(now);
         self.legs.push(Running { id: id.clone(), key, leg, heard: now, flowing: false });
         self.apply(Input::Opened(&id));

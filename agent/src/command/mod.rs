@@ -5,6 +5,7 @@ pub mod api;
 pub mod check_config;
 pub mod drain;
 pub mod output;
+pub mod relay;
 pub mod render;
 pub mod status;
 pub mod streams;

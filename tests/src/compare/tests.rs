@@ -130,3 +130,17 @@ fn nothing_received_and_nothing_in_common_are_errors_not_zero_losses() {
     assert_eq!(compare(&truth, &sequence(start, &[8, 9]), start), Err(CannotCompare::NothingInCommon(2)));
     assert_eq!(compare(&[], &truth, start), Err(CannotCompare::NoTruth(0)));
 }
+
+#[test]
+fn pictures_of_an_elementary_stream_are_told_apart_by_their_first_slice() {
+    let stream = |units: &[&[u8]]| units.iter().flat_map(|unit| [&[0, 0, 0, 1], *unit].concat()).collect::<Vec<u8>>();
+    // Parameter sets, a picture of two slices, a delimiter, a picture of one.
+    let h264: [&[u8]; 5] = [&[0x67, 1], &[0x65, 0x88, 1], &[0x65, 0x11, 2], &[0x09, 0xf0], &[0x41, 0x9a, 3]];
+    let found = vcl_hashes_annex_b(VideoCodec::H264, &stream(&h264));
+    let apart =
+        [&h264[1..3], &h264[4..]].map(|units| vcl_hash_annex_b(VideoCodec::H264, &stream(units)).expect("slices"));
+    assert_eq!(found, apart);
+    let h265: [&[u8]; 3] = [&[0x40, 1, 9], &[0x26, 1, 0x80, 1], &[0x02, 1, 0x80, 2]];
+    assert_eq!(vcl_hashes_annex_b(VideoCodec::H265, &stream(&h265)).len(), 2);
+    assert!(vcl_hashes_annex_b(VideoCodec::H265, &[]).is_empty());
+}

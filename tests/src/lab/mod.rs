@@ -20,6 +20,7 @@ pub mod process;
 pub mod programs;
 pub mod reader;
 pub mod redis;
+pub mod relay;
 pub mod wait;
 pub mod worker;
 
@@ -321,6 +322,23 @@ impl Lab {
             }
         }
         Ok(())
+    }
+
+    /// The distribution nodes that have legs of workers on a stream, and how many, as their own agents count them.
+    ///
+    /// # Errors
+    /// When an agent does not answer.
+    pub async fn legs_of(&self, stream: &str) -> Result<Vec<(NodeId, usize)>> {
+        let mut counted = Vec::new();
+        for node in self.of_role(Role::Distribution) {
+            let streams = node.agent.streams().await?;
+            let of_stream = streams.iter().filter(|s| s.node == node.id && s.stream.name.as_str() == stream);
+            let legs = of_stream.map(|s| s.stream.legs.len()).sum();
+            if legs > 0 {
+                counted.push((node.id.clone(), legs));
+            }
+        }
+        Ok(counted)
     }
 
     /// Legs of workers on each distribution node, as its own agent counts them, most first.
