@@ -53,9 +53,8 @@ impl Config {
     /// Every error of the file, or the one that kept it from being read.
     pub fn load(path: &Path) -> Result<Self, ConfigErrors> {
         let file = path.display().to_string();
-        let text = std::fs::read_to_string(path).map_err(|error| {
-            ConfigErrors::one(&file, format!("cannot be read: {error}; give the right file with --config"))
-        })?;
+        let text = std::fs::read_to_string(path)
+            .map_err(|error| ConfigErrors::one(&file, format!("cannot be read: {error}")))?;
         Self::parse(&text, &file)
     }
 

@@ -87,8 +87,6 @@ pub(super) fn registry(section: &Section<'_>) -> Option<Registry> {
 /// An IP address and a port to listen on.
 pub(super) fn socket(text: &str) -> Result<SocketAddr, String> {
     text.parse().map_err(|_| {
-        format!(
-            "{text:?} is no IP address with a port; write for example \"0.0.0.0:7946\" (a name cannot be listened on)"
-        )
+        format!("{text:?} is no IP address with a port; write IP:PORT, or [IPV6]:PORT (a name cannot be listened on)")
     })
 }

@@ -350,7 +350,9 @@ impl Drop for Section<'_> {
         for (key, _) in self.table.iter().flat_map(|table| table.iter()) {
             let name: &str = key.get_ref();
             if !known.contains(&name) {
-                let near = known.iter().map(|known| (distance(name, known), known)).min().filter(|(far, _)| *far <= 2);
+                let near = known.iter().map(|known| (distance(name, known), known)).min();
+                // A word of three letters is two letters away from too many others.
+                let near = near.filter(|(far, known)| *far <= 2 && far * 2 < name.len().max(known.len()));
                 let hint = near.map_or_else(
                     || "take it away; docs/ref/config.md has every key".to_owned(),
                     |(_, known)| format!("did you mean {known:?}?"),

@@ -44,13 +44,19 @@ impl MediaMtx {
     pub fn advertised_rtsp(&self, advertise: &str) -> String {
         host_port(advertise, self.advertise_rtsp_port)
     }
+
+    /// The port that it listens on.
+    #[must_use]
+    pub fn rtsp_port(&self) -> u16 {
+        port_of(&self.rtsp)
+    }
 }
 
 pub(super) fn mediamtx(section: &Section<'_>) -> Option<MediaMtx> {
     let api = section.read("api", "http://127.0.0.1:9997", http_url);
     let metrics = section.read("metrics", "http://127.0.0.1:9998", http_url);
     let rtsp = section.read("rtsp", "127.0.0.1:8554", is_host_port);
-    let rtsp_port = rtsp.as_deref().and_then(|rtsp| rtsp.rsplit_once(':')?.1.parse().ok()).unwrap_or(8554_u16);
+    let rtsp_port = rtsp.as_deref().map_or(8554, port_of);
     let advertise_rtsp_port = section.integer_or("advertise_rtsp_port", rtsp_port.into(), "port of `rtsp`", 1..=65_535);
     let user = section.optional("user", "none", "fleet", not_empty);
     let password = section.optional("password", "none", "...", not_empty);
@@ -80,12 +86,17 @@ pub(super) fn mediamtx(section: &Section<'_>) -> Option<MediaMtx> {
     })
 }
 
+/// Of a `host:port` that was checked.
+fn port_of(address: &str) -> u16 {
+    address.rsplit_once(':').and_then(|(_, port)| port.parse().ok()).unwrap_or(8554)
+}
+
 fn not_empty(text: &str) -> Result<String, String> {
     if text.is_empty() { Err("must not be empty".to_owned()) } else { Ok(text.to_owned()) }
 }
 
 pub(super) fn http_url(text: &str) -> Result<Url, String> {
-    let wrong = || format!("{text:?} is no HTTP address; write for example \"http://127.0.0.1:9997\"");
+    let wrong = || format!("{text:?} is no HTTP address; write http://HOST:PORT, or https://");
     let url = Url::parse(text).map_err(|_| wrong())?;
     let fits = matches!(url.scheme(), "http" | "https") && url.host().is_some();
     if fits { Ok(url) } else { Err(wrong()) }

@@ -74,7 +74,7 @@ events = [\"drain.over\"]
         "agent.toml:6: mediamtx.capacity: \"Gbps\" is no unit here; use bit/s, kbit/s, Mbit/s, Gbit/s, for example \"800Mbit/s\"",
         "agent.toml:7: mediamtx.user: stands without password; write both or none",
         "agent.toml:8: mediamtx.sample_every: 1 is a number; write a text in quotes, for example \"1s\"",
-        "agent.toml:11: gossip.listen: \"localhost:7946\" is no IP address with a port; write for example \"0.0.0.0:7946\" (a name cannot be listened on)",
+        "agent.toml:11: gossip.listen: \"localhost:7946\" is no IP address with a port; write IP:PORT, or [IPV6]:PORT (a name cannot be listened on)",
         "agent.toml:12: gossip.seeds: seed \"nonsense\" is not valid: write host:port, such as 10.0.0.5:7946 or seeds.example:7946, or an SRV name, such as _gossip._udp.fleet.example",
         "agent.toml:12: gossip.seeds: holds a number; write texts in quotes",
         "agent.toml:13: gossip.suspect_phi: \"8\" does not do; write a number from 1 to 100, without quotes",
@@ -104,6 +104,10 @@ fn an_unknown_key_is_found_at_any_depth() {
             "agent.toml:10: balancer.elb: is no known key; take it away; docs/ref/config.md has every key",
             "agent.toml:12: webhooks: is no known key; did you mean \"webhook\"?",
         ]
+    );
+    assert_eq!(
+        errors_with("[foo]\n"),
+        ["agent.toml:8: foo: is no known key; take it away; docs/ref/config.md has every key"]
     );
     assert!(errors_with("[log]\n[node.x]\ny = 1\n")[0].contains("node.x"));
     assert!(Config::parse(&("top = 1\n".to_owned() + &least()), "agent.toml").is_err());
