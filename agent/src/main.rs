@@ -4,10 +4,11 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use mtxfleet::command::{agent, check_config, drain, relay, render, status, streams, undrain};
+use mtxfleet::config::ConfigErrors;
 
-/// Turns a set of MediaMTX servers into one elastic service.
+/// Takes MediaMTX servers out of service without losing one video frame.
 #[derive(Debug, Parser)]
-#[command(version, about)]
+#[command(version)]
 enum Command {
     /// Run beside a MediaMTX server.
     Agent(agent::Agent),
@@ -43,7 +44,11 @@ async fn main() -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("mtxfleet: {error:#}");
+            // Errors of a configuration begin with file and line, which editors jump to.
+            match error.downcast_ref::<ConfigErrors>() {
+                Some(errors) => eprintln!("{errors}"),
+                None => eprintln!("mtxfleet: {error:#}"),
+            }
             ExitCode::FAILURE
         }
     }

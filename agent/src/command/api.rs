@@ -99,6 +99,10 @@ impl Api {
             None => request,
         };
         let response = self.send(request).await?;
+        if response.status() == StatusCode::UNAUTHORIZED {
+            let what = if self.token.is_some() { "the agent does not take this token" } else { "this needs a token" };
+            bail!("{what}; give the agents' http.token with --token-file, or in MTXFLEET_TOKEN");
+        }
         if response.status() == StatusCode::CONFLICT {
             return Ok(Err(response
                 .json()
@@ -109,7 +113,7 @@ impl Api {
     }
 
     async fn send(&self, request: reqwest::RequestBuilder) -> anyhow::Result<Response> {
-        let hint = || format!("no agent answers at {}; name one with --agent", self.agent);
+        let hint = || format!("no agent answers at {}; name one with --agent, or in MTXFLEET_AGENT", self.agent);
         request.send().await.with_context(hint)
     }
 
@@ -127,9 +131,6 @@ async fn read<T: DeserializeOwned>(response: Response) -> anyhow::Result<T> {
     let text = response.text().await.unwrap_or_default();
     let error = serde_json::from_str::<serde_json::Value>(&text).ok();
     match error.as_ref().and_then(|error| error["error"].as_str()) {
-        Some(_) if status == StatusCode::UNAUTHORIZED => {
-            bail!("the agent does not take this token; give its http.token with --token-file, or in MTXFLEET_TOKEN")
-        }
         Some(error) => bail!("the agent answers {status}: {error}"),
         None => bail!("the agent answers {status}"),
     }

@@ -1,6 +1,6 @@
 //! `mtxfleet render`: the files that MediaMTX and HAProxy start with.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 use anyhow::{Context, bail};
@@ -32,9 +32,9 @@ struct Mediamtx {
     /// The agent's configuration, a TOML file.
     #[arg(long, default_value = "/etc/mtxfleet/agent.toml")]
     config: PathBuf,
-    /// Address of the RTSP server.
-    #[arg(long, default_value = "0.0.0.0:8554")]
-    rtsp: SocketAddr,
+    /// Address of the RTSP server [default: 0.0.0.0 and the port of `mediamtx.rtsp`].
+    #[arg(long)]
+    rtsp: Option<SocketAddr>,
     /// Distribution: serve HLS at this address.
     #[arg(long)]
     hls: Option<SocketAddr>,
@@ -47,9 +47,13 @@ struct Mediamtx {
     /// Distribution: this node's public address, for WebRTC's media.
     #[arg(long)]
     webrtc_public: Vec<String>,
-    /// Ingestion: folder of the rolling recording.
-    #[arg(long, default_value = "/var/lib/mtxfleet/recordings")]
-    recordings: String,
+    /// Ingestion: folder of the rolling recording [default: `mediamtx.recording_dir`, else
+    /// /var/lib/mtxfleet/recordings].
+    #[arg(long)]
+    recordings: Option<String>,
+    /// Ingestion: do not record.
+    #[arg(long, conflicts_with = "recordings")]
+    no_recordings: bool,
 }
 
 #[derive(Debug, clap::Args)]
@@ -58,16 +62,16 @@ struct HaproxyFlags {
     #[arg(long)]
     name: String,
     /// Where cameras connect.
-    #[arg(long)]
+    #[arg(long, requires = "ingestion")]
     ingestion_bind: Option<SocketAddr>,
     /// Where RTSP readers connect.
-    #[arg(long)]
+    #[arg(long, requires = "distribution")]
     distribution_bind: Option<SocketAddr>,
     /// An ingestion node, NAME=RTSP_HOST:PORT=AGENT_CHECK_IP:PORT; repeat for each.
-    #[arg(long)]
+    #[arg(long, requires = "ingestion_bind")]
     ingestion: Vec<String>,
     /// A distribution node, in the same form; repeat for each.
-    #[arg(long)]
+    #[arg(long, requires = "distribution_bind")]
     distribution: Vec<String>,
     /// Unix socket for `show stat`.
     #[arg(long)]
@@ -91,11 +95,14 @@ impl Mediamtx {
         let fleet = Credential::new(fleet.user, fleet.password);
         let api = local_address(&config.mediamtx.api, "mediamtx.api")?;
         let metrics = local_address(&config.mediamtx.metrics, "mediamtx.metrics")?;
+        let rtsp = self.rtsp.unwrap_or((Ipv4Addr::UNSPECIFIED, config.mediamtx.rtsp_port()).into());
         let text = match config.node.role {
             Role::Ingestion => {
-                let recording = Recording { dir: self.recordings, ..Recording::default() };
-                let server = IngestionServer { rtsp: self.rtsp, api, metrics, ..IngestionServer::new(fleet) };
-                IngestionServer { recording: Some(recording), ..server }.render()
+                let configured = config.mediamtx.recording_dir.map(|dir| dir.display().to_string());
+                let default = Recording::default();
+                let dir = self.recordings.or(configured).unwrap_or(default.dir);
+                let recording = (!self.no_recordings).then_some(Recording { dir, ..default });
+                IngestionServer { rtsp, api, metrics, recording, ..IngestionServer::new(fleet) }.render()
             }
             Role::Distribution => {
                 let server = DistributionServer::new(fleet, config.node.id.as_str(), config.resolver.listen);
@@ -104,8 +111,7 @@ impl Mediamtx {
                     udp,
                     additional_hosts: self.webrtc_public,
                 });
-                DistributionServer { rtsp: self.rtsp, api, metrics, hls: self.hls.map(Hls::new), webrtc, ..server }
-                    .render()
+                DistributionServer { rtsp, api, metrics, hls: self.hls.map(Hls::new), webrtc, ..server }.render()
             }
         };
         Ok(text?)
@@ -125,10 +131,15 @@ impl HaproxyFlags {
 }
 
 fn server(text: &str) -> anyhow::Result<Server> {
+    let form = "write NAME=RTSP_HOST:PORT=AGENT_CHECK_IP:PORT";
     let [name, address, agent] = text.split('=').collect::<Vec<_>>()[..] else {
-        bail!("{text:?} is no node; write NAME=RTSP_HOST:PORT=AGENT_CHECK_IP:PORT");
+        bail!("{text:?} is no node; {form}");
     };
-    let agent = agent.parse().with_context(|| format!("{agent:?} in {text:?} is no IP:PORT"))?;
+    // Without a port HAProxy would take the one that the client connected to.
+    if address.rsplit_once(':').is_none_or(|(_, port)| port.parse::<u16>().is_err()) {
+        bail!("{address:?} in {text:?} is no HOST:PORT; {form}");
+    }
+    let agent = agent.parse().with_context(|| format!("{agent:?} in {text:?} is no IP:PORT; {form}"))?;
     Ok(Server::new(name, address, agent))
 }
 
