@@ -82,6 +82,7 @@ impl Member {
 #[derive(Debug, Clone, PartialEq)]
 pub enum Change {
     Joined(NodeId, Role),
+    /// It was heard, and fell silent.
     Suspected(NodeId),
     Died(NodeId),
     Returned(NodeId),
@@ -113,7 +114,10 @@ impl Fleet {
             if let (Some(role), false) = (role, knew_role) {
                 changes.push(Change::Joined(peer.node.clone(), role));
             }
-            let (was, silent_since) = old.map_or((Liveness::Alive, None), |m| (m.liveness, m.silent_since));
+            // Others tell of a node before it is heard itself: until then it is a suspect, and fell silent for nobody.
+            let unheard = (Liveness::Suspect, Some(now));
+            let first = if peer.alive { (Liveness::Alive, None) } else { unheard };
+            let (was, silent_since) = old.map_or(first, |m| (m.liveness, m.silent_since));
             let (liveness, silent_since) = match (peer.alive, was) {
                 (true, was) => {
                     if was != Liveness::Alive {

@@ -26,7 +26,7 @@ pub enum Blocker {
     ViewersCut { left: usize },
     /// Connections that should be gone are still there.
     Connections { left: usize },
-    /// MediaMTX does not say who is connected.
+    /// MediaMTX has not said who is connected since the phase began, or says nothing any more.
     ServerSilent,
 }
 
@@ -35,7 +35,7 @@ impl std::fmt::Display for Blocker {
         match self {
             Self::Unacknowledged { worker, .. } => write!(f, "worker {worker} has not acknowledged"),
             Self::NotPolled { poller } => write!(f, "load balancer {poller} has not polled again"),
-            Self::NotQuiet { session_ago_ms } => write!(f, "a new session came {session_ago_ms} ms ago"),
+            Self::NotQuiet { session_ago_ms } => write!(f, "no new session for {session_ago_ms} ms only"),
             Self::NotWarm { stream, first_choice: Some(node) } => write!(f, "{node} has not opened {stream} yet"),
             Self::NotWarm { stream, first_choice: None } => write!(f, "no other node can take {stream}"),
             Self::InNextBatch { worker, stream } => write!(f, "{worker} on {stream} waits for the batch before it"),
@@ -51,7 +51,7 @@ impl std::fmt::Display for Blocker {
             }
             Self::ViewersCut { left } => write!(f, "{left} viewer(s) are being disconnected"),
             Self::Connections { left } => write!(f, "{left} connection(s) are still there"),
-            Self::ServerSilent => f.write_str("MediaMTX does not answer"),
+            Self::ServerSilent => f.write_str("MediaMTX has not said yet who is connected"),
         }
     }
 }

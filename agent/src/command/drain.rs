@@ -9,6 +9,8 @@ use super::api::{Access, Api};
 
 /// Between two looks at a drain that is waited for.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
+/// Looks between two lines that differ in figures only: 5 s.
+const FIGURES_EVERY: u32 = 20;
 /// An agent that is restarted in a drain is waited for this long.
 const AGENT_AWAY: Duration = Duration::from_secs(30);
 
@@ -74,7 +76,8 @@ async fn watch(node: &Api, mut view: DrainView) -> anyhow::Result<()> {
 struct Shown {
     ended: usize,
     phase: Option<Phase>,
-    waiting_for: Vec<String>,
+    waiting_for: String,
+    looks_since: u32,
 }
 
 impl Shown {
@@ -92,12 +95,22 @@ impl Shown {
             self.waiting_for.clear();
         }
         self.phase = view.phase;
-        if let Some(first) = view.waiting_for.first().filter(|_| view.waiting_for != self.waiting_for) {
-            let more = view.waiting_for.len() - 1;
-            let more = if more == 0 { String::new() } else { format!(" (and {more} more)") };
-            println!("        {first}{more}");
+        let Some(first) = view.waiting_for.first() else { return };
+        let more = match view.waiting_for.len() - 1 {
+            0 => String::new(),
+            more => format!(" (and {more} more)"),
+        };
+        let line = format!("{first}{more}");
+        // A line in which only a figure has changed, such as seconds that run down, is shown again after a while.
+        let figures = |c: char| c.is_ascii_digit() || c == '.';
+        let same = self.waiting_for.replace(figures, "") == line.replace(figures, "");
+        self.looks_since += 1;
+        if line == self.waiting_for || (same && self.looks_since < FIGURES_EVERY) {
+            return;
         }
-        self.waiting_for.clone_from(&view.waiting_for);
+        println!("        {line}");
+        self.waiting_for = line;
+        self.looks_since = 0;
     }
 }
 
@@ -127,7 +140,7 @@ fn summary(record: &DrainRecord) -> String {
         (None, _) => "the load balancers were not seen to take it out".to_owned(),
     };
     format!(
-        "{} {outcome} after {seconds:.1} s: {moved} worker leg(s) moved, {cut} cut{lost}; {} other reader(s) cut; \
+        "{} {outcome} after {seconds:.1} s: {moved} worker leg(s) moved, {cut} cut{lost}; {} other connection(s) cut; \
          {} viewer(s) left, {} cut; {balancers}\n",
         record.node, record.readers_disconnected, record.viewers_left, record.viewers_disconnected
     )

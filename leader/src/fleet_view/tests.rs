@@ -83,6 +83,16 @@ fn suspecting(name: &str, other: &str) -> Peer {
 }
 
 #[test]
+fn a_node_that_is_told_of_before_it_is_heard_fell_silent_for_nobody() {
+    let mut fleet = Fleet::new(DEAD_AFTER);
+    let unheard = Peer { alive: false, ..peer("a", Role::Distribution) };
+    assert_eq!(fleet.update(at(0), vec![unheard]), [Change::Joined(id("a"), Role::Distribution)]);
+    assert_eq!(fleet.serving(Role::Distribution).count(), 0, "nothing is sent there yet");
+    assert_eq!(fleet.update(at(100), vec![peer("a", Role::Distribution)]), [Change::Returned(id("a"))]);
+    assert_eq!(fleet.serving(Role::Distribution).count(), 1);
+}
+
+#[test]
 fn a_node_silent_for_long_is_dead_once_another_confirms_it_and_said_so_once() {
     let mut fleet = Fleet::new(DEAD_AFTER);
     let silent = || Peer { alive: false, ..peer("a", Role::Distribution) };

@@ -131,5 +131,10 @@ pub(super) fn addresses(lab: &Lab) {
         println!("  Redis      {}", redis.url());
     }
     println!("  token      {}", lab.token);
+    println!("  cluster    {}", crate::lab::CLUSTER);
     println!("  files      {}", lab.folder().display());
+    if let Some(node) = lab.nodes.first() {
+        println!("\nFor target/debug/mtxfleet status, streams, drain, undrain:");
+        println!("  export MTXFLEET_AGENT={} MTXFLEET_TOKEN={}", node.agent.url(), lab.token);
+    }
 }

@@ -322,5 +322,5 @@ fn a_server_that_does_not_answer_is_not_taken_for_quiet() {
     world.server_up = false;
     let record = world.run();
     assert!(record.phases[1].timed_out, "{:?}", record.phases[1]);
-    assert_eq!(record.phases[1].waiting_for, ["MediaMTX does not answer"]);
+    assert_eq!(record.phases[1].waiting_for, ["MediaMTX has not said yet who is connected"]);
 }
