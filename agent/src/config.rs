@@ -19,7 +19,7 @@ mod fleet;
 pub mod secret;
 mod section;
 mod server;
-mod units;
+pub(crate) mod units;
 
 pub use cluster::{Cluster, NodeSection};
 pub use cluster_key::{ClusterKey, FLEET_USER};

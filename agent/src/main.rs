@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use mtxfleet::command::{agent, check_config, drain, relay, render, status, streams, undrain};
+use mtxfleet::command::{agent, check_config, drain, relay, render, simulate, status, streams, undrain};
 use mtxfleet::config::ConfigErrors;
 
 /// Takes MediaMTX servers out of service without losing one video frame.
@@ -24,6 +24,8 @@ enum Command {
     Relay(relay::Relay),
     /// Print the mediamtx.yml or haproxy.cfg that fits a configuration.
     Render(render::Render),
+    /// Try a scaling policy on weeks of virtual time, beside its peers.
+    Simulate(simulate::Simulate),
     /// Check a configuration file, and say everything that is wrong with it.
     CheckConfig(check_config::CheckConfig),
 }
@@ -39,6 +41,7 @@ async fn main() -> ExitCode {
         Command::Streams(streams) => streams.run().await,
         Command::Relay(relay) => relay.run().await,
         Command::Render(render) => render.run(),
+        Command::Simulate(simulate) => simulate.run(),
         Command::CheckConfig(check) => check.run(),
     };
     match done {

@@ -1,6 +1,19 @@
-//! The fleet as one node sees it: what gossip says, turned into who lives, who owns which stream, and
-//! who can take over. Pure.
+//! The fleet as one node sees it, and the two orchestrators' policies over it. Pure.
+//!
+//! [`fleet_view`] turns gossip into who lives and who owns which stream. [`ingestion_orchestrator`] and
+//! [`distribution_orchestrator`] are thin policies over one [`engine`]; what they want is a [`plan`], which
+//! [`plan_checker`] judges apart. [`simulation`] runs the same engine over weeks of virtual time.
 
 pub mod fleet_view;
+
+pub mod distribution_orchestrator;
+pub mod ingestion_orchestrator;
+
+pub mod engine;
+mod node_view;
+pub mod plan;
+pub mod plan_checker;
+
+pub mod simulation;
 
 pub use fleet_view::{Fleet, Member, Peer};

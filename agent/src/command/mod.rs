@@ -7,6 +7,7 @@ pub mod drain;
 pub mod output;
 pub mod relay;
 pub mod render;
+pub mod simulate;
 pub mod status;
 pub mod streams;
 pub mod table;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use mtxfleet_wire::Bitrate;
 
 /// `200ms`, `1.5s`, `10m`, `2h`, `1d`.
-pub(super) fn duration(text: &str) -> Result<Duration, String> {
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     let units = [("ms", 1.0), ("s", 1e3), ("m", 60e3), ("h", 3_600e3), ("d", 86_400e3)];
     let milliseconds = quantity(text, &units, "5s")?;
     Ok(Duration::from_millis(milliseconds as u64))
@@ -53,7 +53,7 @@ fn quantity(text: &str, units: &[(&str, f64)], example: &str) -> Result<f64, Str
 }
 
 /// The shortest text that [`duration`] reads back: for error messages and the documentation.
-pub(super) fn show_duration(value: Duration) -> String {
+pub(crate) fn show_duration(value: Duration) -> String {
     let milliseconds = value.as_millis();
     for (unit, factor) in [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000)] {
         if milliseconds > 0 && milliseconds.is_multiple_of(factor) {

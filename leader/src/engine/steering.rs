@@ -1,0 +1,155 @@
+//! From the engine's numbers to a plan that names nodes: what both orchestrators share.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use mtxfleet_wire::{Mono, NodeId, Role};
+
+use super::victim::{self, VictimReason};
+use super::{Condition, Decision, Engine, NodeView, Outcome, Policy, PolicyError, Reason, Snapshot};
+use crate::plan::{Plan, PlanId};
+
+/// What one look at the cluster led to.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Steered {
+    pub decision: Decision,
+    /// Set when the wish differs from the last plan's; never under `dry_run`.
+    pub plan: Option<Plan>,
+}
+
+/// The engine with the last plan, from which the next one is made.
+#[derive(Debug, Clone)]
+pub struct Steering {
+    role: Role,
+    engine: Engine,
+    last: Option<Plan>,
+    /// Nodes whose drain was cancelled and that do not serve yet: they are on their way, as if launched.
+    returning: BTreeSet<NodeId>,
+}
+
+impl Steering {
+    /// # Errors
+    /// All that is wrong with the policy.
+    pub fn new(role: Role, policy: Policy) -> Result<Self, Vec<PolicyError>> {
+        Ok(Self { role, engine: Engine::new(policy)?, last: None, returning: BTreeSet::new() })
+    }
+
+    /// Goes on from a predecessor's plan, so that its drains are known as ordered. Older ones than the last, and those of
+    /// the other role, change nothing.
+    pub fn adopt(&mut self, plan: Plan) {
+        if plan.role == self.role && self.last.as_ref().is_none_or(|last| plan.id > last.id) {
+            self.last = Some(plan);
+        }
+    }
+
+    #[must_use]
+    pub fn policy(&self) -> &Policy {
+        self.engine.policy()
+    }
+
+    /// The plan that holds now.
+    #[must_use]
+    pub fn plan(&self) -> Option<&Plan> {
+        self.last.as_ref()
+    }
+
+    /// Decides on `nodes`, all of this role that are not gone. `epoch` is that of the lease held now; `lead` as measured.
+    pub fn steer(&mut self, now: Mono, epoch: u64, nodes: &[NodeView], lead: Option<Duration>) -> Steered {
+        let still = |id: &NodeId| {
+            let back = |node: &NodeView| node.condition == Condition::Draining { cancellable: true };
+            nodes.iter().any(|node| node.node == *id && back(node))
+        };
+        self.returning.retain(still);
+        let nodes: Vec<NodeView> = nodes.iter().map(|node| self.as_ordered(node)).collect();
+        let seen = Snapshot::of(&nodes, self.policy().metrics.len(), lead);
+        let mut decision = self.engine.decide(now, &seen);
+        if self.policy().dry_run {
+            return Steered { decision, plan: None };
+        }
+        let mut drains = self.drains_left(&nodes);
+        let size = match decision.outcome {
+            Outcome::Nothing => seen.size(),
+            Outcome::Grow { cancel, launch } => {
+                for node in to_put_back(&nodes, cancel) {
+                    drains.remove(&node);
+                    self.returning.insert(node);
+                }
+                seen.size() + cancel + launch
+            }
+            Outcome::Shrink { drain } => {
+                let victims = victim::choose(&nodes, drain);
+                if victims.is_empty() {
+                    decision.reasons.insert(0, Reason::NoVictim);
+                    decision.outcome = Outcome::Nothing;
+                }
+                // One that is not healthy was not counted in.
+                let counted = |node: &&NodeView| matches!(node.condition, Condition::Serving | Condition::Launching);
+                let named = |node: &&NodeView| victims.iter().any(|(victim, _)| *victim == node.node);
+                let fewer = nodes.iter().filter(named).filter(counted).count() as u32;
+                drains.extend(victims);
+                seen.size() - fewer
+            }
+        };
+        let plan = self.next(epoch, size, drains, &nodes, &decision);
+        Steered { decision, plan }
+    }
+
+    /// A node that was told to drain is draining, also before it says so; one that drains by another's order stays so.
+    fn as_ordered(&self, node: &NodeView) -> NodeView {
+        let ordered = self.last.as_ref().is_some_and(|last| last.drains.contains_key(&node.node));
+        let condition = match node.condition {
+            Condition::Draining { .. } if self.returning.contains(&node.node) => Condition::Launching,
+            Condition::Serving if ordered => Condition::Draining { cancellable: true },
+            Condition::Draining { cancellable } => Condition::Draining { cancellable: cancellable && ordered },
+            other => other,
+        };
+        NodeView { condition, ..node.clone() }
+    }
+
+    /// The last plan's drains whose nodes are still there.
+    fn drains_left(&self, nodes: &[NodeView]) -> BTreeMap<NodeId, VictimReason> {
+        let there = |id: &NodeId| nodes.iter().any(|node| node.node == *id);
+        let last = self.last.iter().flat_map(|last| &last.drains);
+        last.filter(|(node, _)| there(node)).map(|(node, reason)| (node.clone(), reason.clone())).collect()
+    }
+
+    fn next(
+        &mut self,
+        epoch: u64,
+        size: u32,
+        drains: BTreeMap<NodeId, VictimReason>,
+        nodes: &[NodeView],
+        decision: &Decision,
+    ) -> Option<Plan> {
+        let serves = |node: &&NodeView| node.condition == Condition::Serving && !drains.contains_key(&node.node);
+        let takers = nodes.iter().filter(serves).map(|node| node.node.clone()).collect();
+        let number = match &self.last {
+            Some(last) if last.id.epoch == epoch => last.id.number + 1,
+            _ => 1,
+        };
+        let plan = Plan {
+            id: PlanId { epoch, number },
+            parent: self.last.as_ref().map(|last| last.id),
+            role: self.role,
+            size,
+            drains,
+            takers,
+            rule: decision.rule,
+            reasons: decision.reasons.clone(),
+        };
+        // A term that has ended speaks no more: its plan would be refused everywhere.
+        let newer = self
+            .last
+            .as_ref()
+            .is_none_or(|last| plan.id > last.id && (epoch > last.id.epoch || !plan.wants_the_same(last)));
+        newer.then(|| self.last.insert(plan).clone())
+    }
+}
+
+/// Of the drains that can be cancelled, those with the most left to move.
+fn to_put_back(nodes: &[NodeView], count: u32) -> Vec<NodeId> {
+    let mut drains: Vec<_> =
+        nodes.iter().filter(|node| node.condition == Condition::Draining { cancellable: true }).collect();
+    drains.sort_by(|a, b| (b.to_move, &a.node).cmp(&(a.to_move, &b.node)));
+    drains.into_iter().take(count as usize).map(|node| node.node.clone()).collect()
+}

@@ -1,0 +1,355 @@
+//! What must hold of any decision and any plan, and golden scripts of the policy.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use mtxfleet_wire::{Mono, NodeId, Role};
+use proptest::prelude::*;
+
+use super::*;
+use crate::plan_checker;
+use crate::{distribution_orchestrator, ingestion_orchestrator};
+
+const PACE: Duration = Duration::from_secs(5);
+
+/// By readers alone, without foresight, so that the numbers of a script can be done in the head.
+fn plain() -> Policy {
+    let mut policy = distribution_orchestrator::policy();
+    policy.metrics.retain(|rule| rule.metric == Metric::Readers);
+    policy.headroom = 0.0;
+    policy.up_window = Duration::from_secs(10);
+    policy.lead.gain = 0.0;
+    (policy.lead.window, policy.lead.noise) = (Duration::from_secs(120), 2.0);
+    policy.cpu_limit = None;
+    policy.down_window = Duration::from_secs(60);
+    policy
+}
+
+fn seen(serving: u32, readers: f64) -> Snapshot {
+    Snapshot { serving, loads: vec![Load { known: readers, missing: 0 }], ..Snapshot::default() }
+}
+
+/// Shows `snapshot` for `times` looks, and gives what was decided at the last.
+fn look(engine: &mut Engine, from: &mut u32, times: u32, snapshot: &Snapshot) -> Decision {
+    let mut decide = || {
+        *from += 1;
+        engine.decide(Mono(PACE * *from), snapshot)
+    };
+    let mut last = decide();
+    for _ in 1..times {
+        last = decide();
+    }
+    last
+}
+
+/// Lines of `LOOKS SNAPSHOT`, each answered by the decision of its last look.
+fn script(policy: Policy, steps: &[(u32, Snapshot)]) -> String {
+    let mut engine = Engine::new(policy).expect("good");
+    let (mut at, mut out) = (0, String::from("\n"));
+    for (times, snapshot) in steps {
+        let decision = look(&mut engine, &mut at, *times, snapshot);
+        writeln!(out, "{:>4} s  {decision}", (PACE * at).as_secs()).expect("text");
+    }
+    out
+}
+
+#[test]
+fn golden_growth_waits_for_its_short_window_and_shrinking_for_its_long_one() {
+    let mut launching = seen(3, 450.0);
+    launching.launching = 2;
+    let mut draining = seen(4, 250.0);
+    (draining.draining, draining.cancellable) = (1, 1);
+    let mut back = draining.clone();
+    back.loads[0].known = 520.0;
+    let text = script(
+        plain(),
+        &[
+            (1, seen(3, 250.0)),
+            (1, seen(3, 450.0)),
+            (2, seen(3, 450.0)),
+            (1, launching),
+            (1, seen(5, 250.0)),
+            (13, seen(5, 250.0)),
+            (1, draining),
+            (3, back),
+        ],
+    );
+    let golden = "
+   5 s  nothing: 3 are wanted and there; 250 readers ask for 3 node(s)
+  10 s  nothing: more must be wanted for 5 s yet; 450 readers ask for 5 node(s)
+  20 s  grow: 2 launched, 0 drain(s) cancelled: 450 readers ask for 5 node(s)
+  25 s  nothing: 5 are wanted and there; 450 readers ask for 5 node(s)
+  30 s  nothing: the window down lasts 35 s yet; 250 readers ask for 3 node(s)
+  95 s  shrink: 1 drained: 250 readers ask for 3 node(s)
+ 100 s  nothing: 1 node(s) are draining; 250 readers ask for 3 node(s)
+ 115 s  grow: 1 launched, 1 drain(s) cancelled: 1 drain(s) cancelled, since the load came back; 520 readers ask for 6 node(s)
+";
+    assert_eq!(text, golden);
+}
+
+#[test]
+fn golden_what_is_missing_holds_and_is_never_zero() {
+    let silent = |serving, known, missing| Snapshot { loads: vec![Load { known, missing }], ..seen(serving, 0.0) };
+    let text = script(
+        plain(),
+        &[(20, silent(4, 0.0, 4)), (20, silent(4, 100.0, 1)), (4, silent(4, 450.0, 1)), (13, seen(4, 150.0))],
+    );
+    let golden = "
+ 100 s  nothing: 4 node(s) do not say their readers: nothing shrinks; 0 readers ask for 0 node(s)
+ 200 s  nothing: 1 node(s) do not say their readers: nothing shrinks; 100 readers ask for 1 node(s)
+ 220 s  grow: 1 launched, 0 drain(s) cancelled: 450 readers ask for 5 node(s)
+ 285 s  shrink: 1 drained: 150 readers ask for 2 node(s)
+";
+    assert_eq!(text, golden);
+}
+
+#[test]
+fn golden_cpu_grows_by_a_fifth_and_never_speaks_for_fewer() {
+    let policy = Policy { cpu_limit: Some(0.8), ..plain() };
+    let with_cpu = |serving, readers, cpu| Snapshot { cpu, ..seen(serving, readers) };
+    let mut launched = with_cpu(10, 1000.0, Some(0.9));
+    launched.launching = 2;
+    let text = script(
+        policy,
+        &[
+            (2, with_cpu(10, 1000.0, Some(0.9))),
+            (1, with_cpu(10, 1000.0, Some(0.9))),
+            (3, launched),
+            (13, with_cpu(10, 850.0, Some(0.75))),
+            (13, with_cpu(10, 850.0, None)),
+            (13, with_cpu(10, 850.0, Some(0.1))),
+        ],
+    );
+    let golden = "
+  10 s  nothing: 10 are wanted and there; 1000 readers ask for 10 node(s)
+  15 s  grow: 2 launched, 0 drain(s) cancelled: CPU at 90 %, above 80 %: a fifth more; 1000 readers ask for 10 node(s)
+  30 s  nothing: the window down lasts 35 s yet; 1000 readers ask for 10 node(s)
+  95 s  nothing: CPU of the nodes that stay would be 83 %, limit 80 %; 850 readers ask for 9 node(s)
+ 160 s  nothing: a node does not say its CPU: nothing shrinks; 850 readers ask for 9 node(s)
+ 225 s  shrink: 1 drained: 850 readers ask for 9 node(s)
+";
+    assert_eq!(text, golden);
+}
+
+#[test]
+fn growth_that_will_come_within_the_lead_is_provided_for() {
+    let mut policy = plain();
+    policy.lead.gain = 1.0;
+    let mut engine = Engine::new(policy).expect("good");
+    let mut decision = None;
+    for at in 0..30_u32 {
+        // 1 reader a second, 92 s ahead: 92 more than there are.
+        decision = Some(engine.decide(Mono(PACE * at), &seen(3, 50.0 + f64::from(at) * 5.0)));
+    }
+    let decision = decision.expect("some");
+    assert_eq!(decision.wanted, 3, "195 readers now, 287 when a node would be ready: {decision}");
+}
+
+#[test]
+fn a_frozen_orchestrator_begins_its_windows_anew() {
+    let (mut engine, mut at) = (Engine::new(plain()).expect("good"), 0);
+    let before = look(&mut engine, &mut at, 12, &seen(5, 100.0));
+    assert_eq!(before.outcome, Outcome::Nothing);
+    at += 6;
+    let after = look(&mut engine, &mut at, 12, &seen(5, 100.0));
+    assert_eq!(after.outcome, Outcome::Nothing, "{after}");
+    assert_eq!(look(&mut engine, &mut at, 1, &seen(5, 100.0)).outcome, Outcome::Shrink { drain: 1 });
+}
+
+#[test]
+fn a_wrong_policy_is_refused_with_all_of_its_errors() {
+    let mut policy = plain();
+    (policy.min, policy.max, policy.headroom, policy.shrink_step) = (5, 4, f64::NAN, 0);
+    let errors = Engine::new(policy).expect_err("refused");
+    let keys: Vec<_> = errors.iter().map(|error| error.key).collect();
+    assert_eq!(keys, ["min", "headroom", "shrink_step"]);
+}
+
+/// A node of a cluster that does what plans say, after a while.
+#[derive(Debug, Clone)]
+struct Simulated {
+    view: NodeView,
+    /// Looks until it is ready, or gone.
+    left: u32,
+}
+
+fn simulated(number: u32, ready: bool) -> Simulated {
+    let condition = if ready { Condition::Serving } else { Condition::Launching };
+    let view = NodeView {
+        node: NodeId::new(format!("node-{number}")).expect("valid"),
+        condition,
+        loads: vec![None],
+        cpu: None,
+        zone: ["a", "b"][number as usize % 2].to_owned(),
+        version: "1.0.0".to_owned(),
+        to_move: 0,
+        protected: number % 7 == 3,
+        orchestrating: number % 5 == 1,
+    };
+    Simulated { view, left: 4 }
+}
+
+#[derive(Debug, Clone)]
+enum Turn {
+    Load(f64),
+    Silent(usize),
+    Sick(usize),
+    Well,
+    NewEpoch,
+    Pass(u32),
+}
+
+fn turns() -> impl Strategy<Value = Vec<Turn>> {
+    let turn = prop_oneof![
+        3 => (0.0..2500.0_f64).prop_map(Turn::Load),
+        1 => (0..20_usize).prop_map(Turn::Silent),
+        1 => (0..20_usize).prop_map(Turn::Sick),
+        2 => Just(Turn::Well),
+        1 => Just(Turn::NewEpoch),
+        4 => (1..60_u32).prop_map(Turn::Pass),
+    ];
+    proptest::collection::vec(turn, 1..40)
+}
+
+/// The cluster follows its plan by one look; `next` numbers the nodes.
+fn follow(nodes: &mut Vec<Simulated>, plan: Option<&crate::plan::Plan>, next: &mut u32) {
+    let Some(plan) = plan else { return };
+    let mut coming = 0;
+    for node in nodes.iter_mut() {
+        let told = plan.drains.contains_key(&node.view.node);
+        match node.view.condition {
+            Condition::Launching if node.left == 0 => node.view.condition = Condition::Serving,
+            Condition::Launching => node.left -= 1,
+            Condition::Serving if told => {
+                (node.view.condition, node.left) = (Condition::Draining { cancellable: true }, 8);
+            }
+            Condition::Draining { cancellable: true } if !told => node.view.condition = Condition::Serving,
+            Condition::Draining { .. } => {
+                node.left = node.left.saturating_sub(1);
+                node.view.condition = Condition::Draining { cancellable: node.left > 2 };
+            }
+            Condition::Unhealthy if told => node.left = 0,
+            _ => {}
+        }
+        coming += u32::from(matches!(node.view.condition, Condition::Serving | Condition::Launching) && !told);
+    }
+    nodes.retain(|node| {
+        let over = plan.drains.contains_key(&node.view.node) && node.left == 0;
+        !(over && matches!(node.view.condition, Condition::Draining { .. } | Condition::Unhealthy))
+    });
+    for _ in coming..plan.size.min(100) {
+        *next += 1;
+        nodes.push(simulated(*next, false));
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    #[test]
+    fn every_plan_passes_the_checker(turns in turns()) {
+        let policy = plain();
+        let mut steering = Steering::new(Role::Distribution, policy.clone()).expect("good");
+        let mut nodes: Vec<Simulated> = (1..=4).map(|number| simulated(number, true)).collect();
+        let (mut next, mut load, mut silent, mut epoch, mut at) = (4, 200.0, BTreeMap::new(), 1, 0_u32);
+        for turn in turns {
+            let mut passes = 3;
+            match turn {
+                Turn::Load(readers) => load = readers,
+                Turn::Silent(which) => { silent.insert(which, ()); }
+                Turn::Sick(which) => {
+                    let serving = |node: &&mut Simulated| node.view.condition == Condition::Serving;
+                    if let Some(node) = nodes.get_mut(which).filter(serving) {
+                        node.view.condition = Condition::Unhealthy;
+                    }
+                }
+                Turn::Well => {
+                    silent.clear();
+                    for node in nodes.iter_mut().filter(|node| node.view.condition == Condition::Unhealthy) {
+                        node.view.condition = Condition::Serving;
+                    }
+                }
+                Turn::NewEpoch => {
+                    epoch += 1;
+                    let last = steering.plan().cloned();
+                    steering = Steering::new(Role::Distribution, policy.clone()).expect("good");
+                    if let Some(plan) = last { steering.adopt(plan); }
+                }
+                Turn::Pass(looks) => passes = looks,
+            }
+            for _ in 0..passes {
+                at += 1;
+                let serving = nodes.iter().filter(|node| node.view.condition == Condition::Serving).count().max(1);
+                for (index, node) in nodes.iter_mut().enumerate() {
+                    let share = if node.view.condition == Condition::Serving { load / serving as f64 } else { 0.0 };
+                    node.view.loads = vec![(!silent.contains_key(&index)).then_some(share)];
+                    node.view.to_move = share as u32;
+                }
+                let views: Vec<NodeView> = nodes.iter().map(|node| node.view.clone()).collect();
+                let parent = steering.plan().cloned();
+                let steered = steering.steer(Mono(PACE * at), epoch, &views, None);
+                prop_assert!(!steered.decision.reasons.is_empty(), "a decision without a reason");
+                if let Some(plan) = &steered.plan {
+                    let problems = plan_checker::check(plan, parent.as_ref(), &views, &policy);
+                    prop_assert!(problems.is_empty(), "{problems:?} in {plan:?}\nfrom {views:#?}\nafter {parent:?}");
+                }
+                follow(&mut nodes, steering.plan(), &mut next);
+            }
+        }
+        // Whatever happened before: a steady load is in the end carried, by no node too many.
+        silent.clear();
+        for _ in 0..400 {
+            at += 1;
+            for node in &mut nodes {
+                if node.view.condition == Condition::Unhealthy { node.view.condition = Condition::Serving; }
+            }
+            let serving = nodes.iter().filter(|node| node.view.condition == Condition::Serving).count().max(1);
+            for node in &mut nodes {
+                let share = if node.view.condition == Condition::Serving { 450.0 / serving as f64 } else { 0.0 };
+                node.view.loads = vec![Some(share)];
+            }
+            let views: Vec<NodeView> = nodes.iter().map(|node| node.view.clone()).collect();
+            steering.steer(Mono(PACE * at), epoch, &views, None);
+            follow(&mut nodes, steering.plan(), &mut next);
+        }
+        let serving = nodes.iter().filter(|node| node.view.condition == Condition::Serving).count();
+        let kept = nodes.iter().filter(|node| node.view.protected).count();
+        prop_assert!(serving == 5.max(kept), "{serving} serve 450 readers: {nodes:#?}");
+    }
+
+    #[test]
+    fn no_decision_leaves_the_range_or_shrinks_on_what_is_missing(
+        looks in proptest::collection::vec((0..25_u32, 0..5_u32, 0..5_u32, 0.0..5e3_f64, 0..2_u32), 1..200),
+    ) {
+        let policy = plain();
+        let mut engine = Engine::new(policy.clone()).expect("good");
+        for (at, (serving, launching, draining, known, missing)) in looks.into_iter().enumerate() {
+            let snapshot = Snapshot {
+                serving, launching, draining, cancellable: draining,
+                loads: vec![Load { known, missing }], ..Snapshot::default()
+            };
+            let decision = engine.decide(Mono(PACE * at as u32), &snapshot);
+            let size = snapshot.size();
+            match decision.outcome {
+                Outcome::Nothing => {}
+                Outcome::Grow { cancel, launch } => {
+                    prop_assert!(cancel + launch > 0 && size + cancel + launch <= policy.max, "{decision}");
+                    prop_assert!(launch == 0 || cancel == draining, "launched before every drain was cancelled");
+                }
+                Outcome::Shrink { drain } => {
+                    prop_assert!(drain > 0 && size - drain >= policy.min && missing == 0, "{decision}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn the_defaults_are_those_of_the_design() {
+    let (ingestion, distribution) = (ingestion_orchestrator::policy(), distribution_orchestrator::policy());
+    assert!(ingestion.errors().is_empty() && distribution.errors().is_empty());
+    assert_eq!((ingestion.min, ingestion.max, ingestion.down_window.as_secs()), (1, 10, 300));
+    assert_eq!((distribution.min, distribution.max, distribution.down_window.as_secs()), (2, 20, 600));
+    assert_eq!((ingestion.shrink_step, distribution.shrink_step), (1, 1));
+}
