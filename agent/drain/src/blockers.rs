@@ -30,6 +30,18 @@ pub enum Blocker {
     ServerSilent,
 }
 
+impl Blocker {
+    /// In words, without a figure that runs down by itself: what is gossiped is news to all nodes each time it changes.
+    #[must_use]
+    pub fn gist(&self) -> String {
+        match self {
+            Self::NotQuiet { .. } => "new sessions came until just now".to_owned(),
+            Self::ViewersLeaving { left, .. } => format!("{left} viewer(s) may leave by themselves for a while"),
+            other => other.to_string(),
+        }
+    }
+}
+
 impl std::fmt::Display for Blocker {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {

@@ -236,12 +236,15 @@ impl Drain {
         });
         let streams = streams.collect();
         let moving = self.legs.iter().filter(|(_, leg)| leg.asked && leg.end == LegEnd::Here).map(|(id, _)| id.clone());
+        let waits = self.blockers.iter().map(Blocker::gist);
         DrainReport {
             id: self.order.drain.clone(),
             phase: self.phase,
             started: self.started,
             deadline: self.deadline(),
             moving: moving.collect(),
+            waiting_for: waits.take(DrainReport::WAITS_SAID).collect(),
+            waiting_more: self.blockers.len().saturating_sub(DrainReport::WAITS_SAID) as u32,
             streams,
             nodes,
         }

@@ -398,6 +398,8 @@ fn drain_report(streams: &[(&str, &[u8])], moving: &[&str]) -> DrainReport {
             .map(|(name, order)| (StreamName::new(*name).expect("valid"), order.to_vec()))
             .collect::<BTreeMap<_, _>>(),
         moving: moving.iter().map(|leg| LegId::new(*leg).expect("valid")).collect(),
+        waiting_for: vec![],
+        waiting_more: 0,
     }
 }
 

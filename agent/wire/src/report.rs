@@ -181,6 +181,18 @@ pub struct DrainReport {
     pub streams: BTreeMap<StreamName, Vec<u8>>,
     /// Legs asked to move now: the present batch.
     pub moving: Vec<LegId>,
+    /// What the phase waits for, in words; [`DrainReport::WAITS_SAID`] of them at most, for the status page of every
+    /// agent. `GET /v1/drain` of the node itself has all.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub waiting_for: Vec<String>,
+    /// How many more there are.
+    #[serde(default)]
+    pub waiting_more: u32,
+}
+
+impl DrainReport {
+    /// More than these nobody reads at a glance, and each is gossiped whenever it changes.
+    pub const WAITS_SAID: usize = 5;
 }
 
 /// Which of the `streams/` keys a stream is in: FNV-1a of its name, modulo [`STREAM_SHARDS`].

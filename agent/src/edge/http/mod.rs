@@ -12,6 +12,7 @@ mod auth;
 mod error;
 mod feed;
 pub mod metrics;
+mod page;
 mod routes;
 mod serve;
 

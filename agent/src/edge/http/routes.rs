@@ -19,7 +19,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::auth::Auth;
 use super::error::ApiError;
 use super::feed::{REPLAYED, Replay};
-use super::{EventFeed, HttpRequest, Metrics, Snapshot};
+use super::{EventFeed, HttpRequest, Metrics, Snapshot, page};
 
 /// Bytes of a request's body, at most.
 const BODY: usize = 64 * 1024;
@@ -57,6 +57,7 @@ pub(super) fn router(app: App) -> Router {
         .route("/v1/events", get(events))
         .route("/v1/drain", get(drain_view).post(drain).delete(undrain))
         .route("/v1/worker-reports", post(worker_report))
+        .merge(page::routes())
         .fallback(unknown)
         .method_not_allowed_fallback(wrong_method)
         .layer(middleware::from_fn(never_cached))
@@ -144,7 +145,7 @@ async fn worker_report(app: Shared, headers: HeaderMap, body: Body) -> Result<Re
 
 async fn unknown(request: Request) -> ApiError {
     let text = format!(
-        "there is no {}; there are /livez, /readyz, /metrics, /v1/node, /v1/fleet, /v1/streams, /v1/events, \
+        "there is no {}; there are / (the status page), /livez, /readyz, /metrics, /v1/node, /v1/fleet, /v1/streams, /v1/events, \
          /v1/drain and /v1/worker-reports",
         request.uri().path()
     );

@@ -16,6 +16,8 @@ use super::serve::Limits;
 use super::*;
 use crate::edge::tls::install_crypto;
 
+mod page;
+
 const LIMIT: Duration = Duration::from_secs(10);
 
 struct Api {

@@ -43,6 +43,8 @@ async fn a_drain_appears_and_disappears() {
         nodes: vec![],
         streams: Default::default(),
         moving: vec![],
+        waiting_for: vec![],
+        waiting_more: 0,
     };
     let bound = PATIENCE;
     nodes[0].gossip.set_drain(None).await.unwrap();

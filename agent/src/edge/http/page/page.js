@@ -1,0 +1,200 @@
+// The status page: asks its own agent once a second, and draws what that agent knows by gossip.
+// All text goes in through textContent, since names and reasons come from other machines.
+"use strict";
+
+const EVERY_MS = 1000;
+const PHASES = ["pre_notification", "load_balancer", "worker_migration", "viewer_draining", "cleanup"];
+const LONG_AGO_MS = 5000;
+
+const at = (id) => document.getElementById(id);
+
+/** An element with a class, and text or children. */
+function make(tag, className, ...inside) {
+  const element = document.createElement(tag);
+  if (className) element.className = className;
+  element.append(...inside.filter((part) => part !== null && part !== undefined));
+  return element;
+}
+
+const words = (name) => String(name).replaceAll("_", " ");
+
+function bits(bps) {
+  if (bps === null || bps === undefined) return "?";
+  for (const [unit, size] of [["Gbit/s", 1e9], ["Mbit/s", 1e6], ["kbit/s", 1e3]]) {
+    if (bps >= size) return `${(bps / size).toFixed(bps < 10 * size ? 1 : 0)} ${unit}`;
+  }
+  return `${bps} bit/s`;
+}
+
+function bytes(count) {
+  if (count === null || count === undefined) return "?";
+  return count >= 1e12 ? `${(count / 1e12).toFixed(1)} TB` : `${(count / 1e9).toFixed(1)} GB`;
+}
+
+function span(ms) {
+  const s = Math.max(0, Math.round(ms / 1000));
+  if (s < 100) return `${s} s`;
+  if (s < 6000) return `${Math.round(s / 60)} min`;
+  return s < 172800 ? `${Math.round(s / 3600)} h` : `${Math.round(s / 86400)} d`;
+}
+
+const known = (figure) => (figure === null || figure === undefined ? "?" : String(figure));
+
+/** What a node is, in one word, and how good that is. */
+function condition(member) {
+  const load = member.load;
+  if (member.liveness === "dead") return ["dead", "bad"];
+  if (member.liveness === "suspect") return ["suspect", "warn"];
+  if (!load) return ["starting", "warn"];
+  if (load.state === "draining") return ["draining", "warn"];
+  if (load.state === "offline") return ["offline", "faint"];
+  if (load.server.is === "unknown") return ["starting", "warn"];
+  if (load.server.is !== "up") return ["ill", "bad"];
+  return ["serving", "good"];
+}
+
+/** How full a node is by bandwidth; unknown is shown as unknown, never as empty. */
+function fullness(used, capacity) {
+  const share = used === null || used === undefined || !capacity ? null : Math.min(1, used / capacity);
+  const fill = make("i", "");
+  fill.style.width = `${(share ?? 0) * 100}%`;
+  const bar = make("span", "bar", fill, make("b", "", bits(used)));
+  bar.title = share === null ? "not known" : `${Math.round(share * 100)} % of ${bits(capacity)}`;
+  return bar;
+}
+
+function notes(member, now) {
+  const found = [];
+  const load = member.load;
+  if (load) {
+    if (load.server.why) found.push(`MediaMTX ${load.server.is}: ${load.server.why}`);
+    if (!load.redis) found.push("does not reach Redis");
+    if (load.protected) found.push("protected");
+    if (load.discarded_packets > 0) found.push(`${load.discarded_packets} packets discarded for slow readers`);
+    if (now - load.sampled > LONG_AGO_MS) found.push(`figures are ${span(now - load.sampled)} old`);
+  }
+  return found.join("; ");
+}
+
+function nodeTable(role, members, leader, now) {
+  if (members.length === 0) return make("p", "empty", "No node of this role is known.");
+  const counts = role === "ingestion" ? ["Cameras"] : ["Workers", "Viewers"];
+  const head = make("tr", "");
+  for (const name of ["Node", "State", ...counts, role === "ingestion" ? "In" : "Out", "CPU", "Disk free", "Zone", "Up"]) {
+    head.append(make("th", counts.includes(name) || ["CPU", "Disk free", "Up"].includes(name) ? "number" : "", name));
+  }
+  head.append(make("th", "", ""));
+  const rows = members.map((member) => {
+    const [state, how] = condition(member);
+    const load = member.load ?? {};
+    const name = make("td", "", member.node);
+    if (member.node === leader) name.append(" ", make("span", "badge", "orchestrator"));
+    const row = make("tr", how === "faint" || state === "dead" ? "gone" : "", name);
+    row.append(make("td", "", make("span", `badge ${how}`, state)));
+    const figures = role === "ingestion" ? [load.cameras] : [load.workers, load.viewers];
+    for (const figure of figures) row.append(make("td", "number", known(figure)));
+    row.append(make("td", "", fullness(role === "ingestion" ? load.inbound : load.outbound, load.capacity)));
+    row.append(make("td", "number", load.cpu === null || load.cpu === undefined ? "?" : `${Math.round(load.cpu * 100)} %`));
+    row.append(make("td", "number", bytes(load.disk_free)));
+    row.append(make("td", "", member.facts?.zone || "–"));
+    row.append(make("td", "number", member.facts ? span(now - member.facts.started) : "?"));
+    row.append(make("td", "note", notes(member, now)));
+    return row;
+  });
+  return make("table", "", make("thead", "", head), make("tbody", "", ...rows));
+}
+
+function drainCard(member, now) {
+  const drain = member.drain;
+  const reached = PHASES.indexOf(drain.phase);
+  const phases = PHASES.map((phase, i) =>
+    make("li", i < reached ? "done" : i === reached ? "now" : "", `${i + 1} ${words(phase).replace("pre ", "pre-")}`));
+  const left = drain.deadline - now;
+  const waits = (drain.waiting_for ?? []).map((reason) => make("li", "", reason));
+  if (drain.waiting_more > 0) waits.push(make("li", "faint", `and ${drain.waiting_more} more`));
+  return make("div", "card",
+    make("strong", "", member.node),
+    ` drains for ${span(now - drain.started)}, ${left > 0 ? `${span(left)} left` : "past its deadline"}`,
+    make("ol", "phases", ...phases),
+    waits.length ? make("ul", "waits", ...waits) : make("span", "faint", "waiting for nothing"));
+}
+
+function orchestratorLine(view) {
+  if (!view) return [make("span", "empty", "This agent does not say who orchestrates.")];
+  const parts = [make("span", "", ...(view.leader
+    ? ["Orchestrated by ", make("strong", "", view.leader), view.epoch === null ? "" : `, epoch ${view.epoch}`]
+    : ["Nobody orchestrates"]))];
+  if (view.plan) parts.push(make("span", "", `wants ${view.plan.size} node(s)`));
+  if (view.paused) parts.push(make("span", "badge warn", "paused"));
+  if (view.dry_run) parts.push(make("span", "badge warn", "dry run"));
+  if (view.why) parts.push(make("span", "why", view.why));
+  return parts;
+}
+
+function decisionTable(decisions, now, open) {
+  if (!decisions || decisions.length === 0) return make("span", "");
+  const rows = decisions.map((decision) => make("tr", "",
+    make("td", "number", `${span(now - decision.at)} ago`),
+    make("td", "", decision.outcome),
+    make("td", "note", decision.reasons.join("; "))));
+  const details = make("details", "", make("summary", "", `Last decisions (${decisions.length})`),
+    make("table", "", make("tbody", "", ...rows)));
+  details.open = open;
+  return details;
+}
+
+function draw(fleet, orchestrators) {
+  const now = fleet.at;
+  const counts = new Map();
+  for (const member of fleet.members) {
+    const [state] = condition(member);
+    counts.set(state, (counts.get(state) ?? 0) + 1);
+  }
+  const total = fleet.members.length;
+  const serving = counts.get("serving") ?? 0;
+  const others = [...counts].filter(([state]) => state !== "serving").map(([state, count]) => `, ${count} ${state}`);
+  const unnamed = fleet.members.filter((member) => !member.facts).map((member) => member.node);
+  at("cluster").textContent = fleet.cluster;
+  document.title = `${fleet.cluster}: ${serving} of ${total} nodes serve`;
+  at("summary").textContent = `${serving} of ${total} nodes serve${others.join("")}`
+    + (unnamed.length ? `; not heard well enough to know the role of ${unnamed.join(", ")}` : "");
+  at("source").textContent = `as ${fleet.seen_by} knows it, ${new Date(now).toLocaleTimeString()}`;
+  for (const role of ["distribution", "ingestion"]) {
+    const section = at(role);
+    const members = fleet.members.filter((member) => member.facts?.role === role);
+    const view = orchestrators.find((one) => one.role === role);
+    section.querySelector(".orchestrator").replaceChildren(...orchestratorLine(view));
+    section.querySelector(".nodes").replaceChildren(nodeTable(role, members, view?.leader, now));
+    const shown = section.querySelector("details");
+    section.querySelector(".decisions").replaceChildren(decisionTable(view?.decisions, now, shown ? shown.open : true));
+  }
+  const draining = fleet.members.filter((member) => member.drain);
+  at("drains").hidden = draining.length === 0;
+  at("drains").querySelector(".cards").replaceChildren(...draining.map((member) => drainCard(member, now)));
+}
+
+async function ask(path) {
+  const answer = await fetch(path, { signal: AbortSignal.timeout(3000) });
+  if (!answer.ok) throw new Error(`${path} answers ${answer.status}`);
+  return answer.json();
+}
+
+let heard = null;
+
+async function turn() {
+  if (!document.hidden) {
+    try {
+      const [fleet, orchestrators] = await Promise.all([ask("v1/fleet"), ask("v1/orchestrators").catch(() => [])]);
+      draw(fleet, orchestrators);
+      heard = Date.now();
+      at("lost").hidden = true;
+    } catch (error) {
+      at("lost").hidden = false;
+      const age = heard === null ? "nothing was heard yet" : `what is shown is ${span(Date.now() - heard)} old`;
+      at("lost").textContent = `This agent does not answer (${error.message}); ${age}. Any other agent shows the same page.`;
+    }
+  }
+  setTimeout(turn, EVERY_MS);
+}
+
+turn();
