@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use crate::config::section::Reader;
 
+mod cloud;
 mod cluster;
 pub mod cluster_key;
 mod drain;
@@ -21,7 +22,8 @@ mod section;
 mod server;
 pub(crate) mod units;
 
-pub use cluster::{Cluster, NodeSection};
+pub use cloud::{Cloud, CloudDriver};
+pub use cluster::{Cluster, INSTANCE, NodeSection};
 pub use cluster_key::{ClusterKey, FLEET_USER};
 pub use edges::{Balancer, Http, Log, LogFormat, Resolver, Webhook};
 pub use errors::{ConfigError, ConfigErrors};
@@ -44,6 +46,8 @@ pub struct Config {
     pub drain: mtxfleet_drain::Settings,
     /// `drain.on_complete = "exit"`: the agent ends when a drain has.
     pub exit_when_drained: bool,
+    /// `[cloud]` (none: the fleet neither grows nor ends machines).
+    pub cloud: Option<Cloud>,
     pub webhooks: Vec<Webhook>,
     pub log: Log,
 }
@@ -98,6 +102,7 @@ fn sections<'a>(reader: &'a Reader<'a>, document: &'a toml::de::DeTable<'a>) -> 
     let resolver = edges::resolver(&root.table("resolver"));
     let balancer = edges::balancer(&root.table("balancer"));
     let drain = drain::drain(&root.table("drain"));
+    let cloud = cloud::cloud(&root.table("cloud"));
     let webhooks = root.tables("webhook").iter().map(edges::webhook).collect::<Option<Vec<_>>>();
     let log = edges::log(&root.table("log"));
 
@@ -118,6 +123,7 @@ fn sections<'a>(reader: &'a Reader<'a>, document: &'a toml::de::DeTable<'a>) -> 
         },
         exit_when_drained: drain.exit_when_drained,
         balancer,
+        cloud: cloud?,
         webhooks: webhooks?,
         log: log?,
     })

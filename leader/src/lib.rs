@@ -14,6 +14,8 @@ mod node_view;
 pub mod plan;
 pub mod plan_checker;
 
+pub mod cloud;
+
 pub mod simulation;
 
 pub use fleet_view::{Fleet, Member, Peer};

@@ -74,6 +74,7 @@ mod tests {
             gossip: String::new(),
             version: "0.1.0".into(),
             started: UnixMillis(1),
+            instance: None,
         };
         let load = LoadReport {
             state: NodeState::Active,

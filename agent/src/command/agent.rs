@@ -155,6 +155,7 @@ fn facts(config: &Config, gossip: SocketAddr, started: UnixMillis) -> NodeFacts 
         gossip: gossip.to_string(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         started,
+        instance: config.node.instance.clone(),
     }
 }
 

@@ -2,10 +2,13 @@
 
 use std::path::PathBuf;
 
-use mtxfleet_wire::{ClusterName, NodeId, Role};
+use mtxfleet_wire::{ClusterName, InstanceId, NodeId, Role};
 
 use super::cluster_key::ClusterKey;
 use super::section::{Section, parsed};
+
+/// The environment's name of this machine in its cloud; `mtxfleet local-cloud` sets it.
+pub const INSTANCE: &str = "MTXFLEET_INSTANCE";
 
 /// `[node]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,6 +22,8 @@ pub struct NodeSection {
     pub state_dir: PathBuf,
     /// IP address or name under which other nodes, workers and load balancers reach this one.
     pub advertise: String,
+    /// What the cloud calls this machine (the environment's `MTXFLEET_INSTANCE`; none: no cloud started it).
+    pub instance: Option<InstanceId>,
 }
 
 /// `[cluster]`.
@@ -64,7 +69,23 @@ pub(super) fn node(section: &Section<'_>) -> Option<NodeSection> {
     let zone = section.read("zone", "", |text| Ok(text.to_owned()));
     let state_dir = section.read("state_dir", "/var/lib/mtxfleet", path);
     let advertise = section.required("advertise", "10.0.0.7", host);
-    Some(NodeSection { id: id?, role: role?, zone: zone?, state_dir: state_dir?, advertise: advertise? })
+    let default = "`MTXFLEET_INSTANCE` in the environment";
+    let instance = section.optional("instance", default, "i-0abc", parsed::<InstanceId>);
+    let instance = instance.and_then(|instance| match (instance, std::env::var(INSTANCE)) {
+        (None, Ok(text)) if !text.is_empty() => InstanceId::new(text)
+            .map(Some)
+            .map_err(|error| section.refuse("instance", format!("{INSTANCE} in the environment does not do: {error}")))
+            .ok(),
+        (instance, _) => Some(instance),
+    });
+    Some(NodeSection {
+        id: id?,
+        role: role?,
+        zone: zone?,
+        state_dir: state_dir?,
+        advertise: advertise?,
+        instance: instance?,
+    })
 }
 
 pub(super) fn cluster(section: &Section<'_>) -> Option<Cluster> {

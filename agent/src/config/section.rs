@@ -242,6 +242,11 @@ impl<'a> Section<'a> {
         self.read(key, default, |text| find(text, choices))
     }
 
+    /// One of a few words, or none. Outer `None`: an error was noted.
+    pub(super) fn optional_choice<T: Copy>(&self, key: &'static str, choices: &[(&str, T)]) -> Option<Option<T>> {
+        self.optional(key, "none", choices[0].0, |text| find(text, choices))
+    }
+
     pub(super) fn required_choice<T: Copy>(&self, key: &'static str, choices: &[(&str, T)]) -> Option<T> {
         self.required(key, choices[0].0, |text| find(text, choices))
     }

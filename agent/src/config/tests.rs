@@ -275,3 +275,24 @@ fn a_webhook_may_choose_all_events_that_begin_alike() {
     assert!(hook("drain.*") && hook("drain.ended"));
     assert!(!hook("drains.*") && !hook("drain"));
 }
+
+#[test]
+fn a_cloud_needs_what_its_driver_needs_and_nothing_else() {
+    let cloud = |lines: &str| Config::parse(&(least() + "[cloud]\n" + lines), "agent.toml").map(|config| config.cloud);
+    assert_eq!(cloud("").unwrap(), None);
+    let local = cloud("driver = \"local\"\nurl = \"http://127.0.0.1:8770\"\n").unwrap().unwrap();
+    assert_eq!(local.driver, CloudDriver::Local { url: "http://127.0.0.1:8770".parse().unwrap() });
+    let exec = "driver = \"exec\"\nlist = [\"ls\", \"-x\"]\ngrow = [\"g\"]\nend = [\"e\"]\n";
+    let CloudDriver::Exec { list, .. } = cloud(exec).unwrap().unwrap().driver else { panic!("another driver") };
+    assert_eq!(list, ["ls", "-x"]);
+    for (lines, said) in [
+        ("url = \"http://h/\"", "agent.toml:9: cloud.url: does nothing without driver = \"local\""),
+        ("driver = \"local\"", "cloud.url: is missing; write for example url = \"http://127.0.0.1:8770\""),
+        ("driver = \"exec\"\nlist = [\"l\"]\nend = [\"e\"]", "cloud.grow: is missing"),
+        ("driver = \"exec\"\nlist = [\"\"]\nend = [\"e\"]\ngrow = [\"g\"]", "cloud.list: holds an empty text"),
+        ("driver = \"aws\"", "cloud.driver: \"aws\" is not known; write \"local\" or \"exec\""),
+    ] {
+        let errors = cloud(lines).unwrap_err().to_string();
+        assert!(errors.contains(said), "{lines}: {errors}");
+    }
+}

@@ -31,6 +31,7 @@ fn facts(name: &str, role: Role) -> NodeFacts {
         gossip: String::new(),
         version: "0".into(),
         started: UnixMillis(7),
+        instance: None,
     }
 }
 

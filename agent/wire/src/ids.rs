@@ -87,6 +87,10 @@ id!(
     LegId, "leg id", max 64, slash false
 );
 id!(
+    /// One machine as its cloud names it, such as `i-0abc`; [`NodeId`] is how the fleet does.
+    InstanceId, "instance id", max 256, slash true
+);
+id!(
     /// One drain of one node, from order to record.
     DrainId, "drain id", max 192, slash false
 );

@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Bitrate, DrainId, LegId, NodeId, Phase, StreamName, UnixMillis, WorkerId};
+use crate::{Bitrate, DrainId, InstanceId, LegId, NodeId, Phase, StreamName, UnixMillis, WorkerId};
 
 /// chitchat panics on values over 65,535 bytes; a value longer than this is refused before it is set.
 pub const MAX_GOSSIP_VALUE: usize = 60_000;
@@ -91,6 +91,9 @@ pub struct NodeFacts {
     /// Version of mtxfleet.
     pub version: String,
     pub started: UnixMillis,
+    /// What the cloud calls this machine; `None` where no cloud started it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instance: Option<InstanceId>,
 }
 
 /// How the node's MediaMTX answers its agent.

@@ -25,6 +25,7 @@ fn peer(name: &str, role: Role) -> Peer {
             gossip: String::new(),
             version: "0".into(),
             started: UnixMillis(0),
+            instance: None,
         }),
         load: Some(LoadReport {
             state: NodeState::Active,

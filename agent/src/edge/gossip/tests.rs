@@ -116,6 +116,7 @@ fn facts(zone: &str) -> NodeFacts {
         gossip: String::new(),
         version: "0.1.0".into(),
         started: UnixMillis(1),
+        instance: None,
     }
 }
 

@@ -44,6 +44,7 @@ fn full_snapshot() -> Snapshot {
         gossip: String::new(),
         version: "0".to_owned(),
         started: UnixMillis(1_500),
+        instance: None,
     });
     snapshot.node.load = Some(LoadReport {
         state: NodeState::Draining,

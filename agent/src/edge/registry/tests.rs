@@ -47,6 +47,7 @@ fn node(name: &str, state: NodeState, updated: u64) -> NodeRecord {
             gossip: "127.0.0.1:7946".to_owned(),
             version: "0".to_owned(),
             started: UnixMillis(1),
+            instance: None,
         },
         load: LoadReport {
             state,
