@@ -1,7 +1,7 @@
 //! The one engine of both orchestrators: from what a cluster carries to how many nodes it should have.
 //!
 //! ```text
-//! need = ceil((D x (1 + headroom) + gain x max(0, slope - noise) x (lead + lag)) / per node)    for each metric
+//! need = ceil((D x (1 + headroom) + gain x max(0, slope - noise) x (lead + lag)) / per node + spare)    for each metric
 //!
 //!   the largest need, or CPU's own rule, above the size for the whole short window  -> grow at once
 //!   the largest need below the size for the whole long window                       -> shrink, a step at a time
@@ -9,8 +9,10 @@
 //! ```
 //! It counts; which node goes is for [`victim`], what is then wanted of whom for [`crate::plan`].
 
+mod cron;
 pub mod decision;
 pub mod policy;
+pub mod schedule;
 pub mod snapshot;
 pub mod steering;
 pub mod trend;
@@ -18,10 +20,12 @@ pub mod victim;
 
 use std::time::Duration;
 
-use mtxfleet_wire::Mono;
+use mtxfleet_wire::{Mono, UnixMillis};
 
 pub use decision::{Decision, Outcome, Reason, Rule};
 pub use policy::{Lead, Metric, MetricRule, Policy, PolicyError};
+use schedule::Timetable;
+pub use schedule::{InForce, Schedule};
 pub use snapshot::{Condition, Load, NodeView, Snapshot};
 pub use steering::{Steered, Steering};
 use trend::{Extremes, Trend};
@@ -43,6 +47,7 @@ struct Need {
 #[derive(Debug, Clone)]
 pub struct Engine {
     policy: Policy,
+    timetable: Timetable,
     trends: Vec<Trend>,
     up: Extremes,
     down: Extremes,
@@ -59,6 +64,7 @@ impl Engine {
             return Err(errors);
         }
         Ok(Self {
+            timetable: Timetable::new(&policy)?,
             trends: policy.metrics.iter().map(|_| Trend::new(policy.lead.window)).collect(),
             up: Extremes::new(policy.up_window),
             down: Extremes::new(policy.down_window),
@@ -78,9 +84,11 @@ impl Engine {
         if self.last.replace(now).is_some_and(|last| now.since(last) > LONGEST_SILENCE) {
             self.forget();
         }
-        let (min, max, band) = (self.policy.min, self.policy.max, 1.0 + self.policy.tolerance);
+        let in_force = self.in_force(seen.wall);
+        let (min, max, spare) = (in_force.min, in_force.max, in_force.spare);
         let need = self.need(now, seen);
-        let nodes = |share: f64| ((share - EPSILON).ceil().max(0.0) as u32).saturating_add(self.policy.spare);
+        let nodes = |share: f64| (share + spare - EPSILON).ceil().max(0.0) as u32;
+        let band = 1.0 + self.policy.tolerance;
         let (more, less) = (nodes(need.nodes / band), nodes(need.nodes * band));
         let missing = self.missing(seen);
         self.up.push(now, more);
@@ -106,18 +114,27 @@ impl Engine {
                 Rule::Load
             };
             reasons.extend(need.reason);
-            self.grow(seen, agreed.max(by_cpu).max(min), rule, &mut reasons)
+            self.grow(seen, agreed.max(by_cpu).max(min), max, rule, &mut reasons)
         } else if more > size && size < max {
             reasons.push(Reason::UpWindow { remaining: self.up.remaining(now) });
             reasons.extend(need.reason);
             (Rule::Window, Outcome::Nothing)
         } else {
             reasons.extend(missing);
-            let decided = self.shrink(now, seen, less, &mut reasons);
+            let decided = self.shrink(now, seen, less, &in_force, &mut reasons);
             reasons.extend(need.reason);
             decided
         };
+        if !in_force.schedules.is_empty() {
+            reasons.push(Reason::Schedules { names: in_force.schedules, min, max, spare });
+        }
         Decision { inputs: seen.clone(), wanted: more.clamp(min, max), rule, outcome, reasons }
+    }
+
+    /// The range and the buffer that hold at `wall`.
+    #[must_use]
+    pub fn in_force(&self, wall: UnixMillis) -> InForce {
+        self.timetable.in_force(&self.policy, wall)
     }
 
     /// Windows begin anew, as after a pause in which nothing was seen.
@@ -185,8 +202,8 @@ impl Engine {
         }
     }
 
-    fn grow(&self, seen: &Snapshot, wanted: u32, rule: Rule, reasons: &mut Vec<Reason>) -> (Rule, Outcome) {
-        let (size, max) = (seen.size(), self.policy.max);
+    fn grow(&self, seen: &Snapshot, wanted: u32, max: u32, rule: Rule, reasons: &mut Vec<Reason>) -> (Rule, Outcome) {
+        let size = seen.size();
         if wanted > max {
             reasons.insert(0, Reason::AtMax { max, wanted });
         }
@@ -207,8 +224,15 @@ impl Engine {
     }
 
     /// `less` is what the load asks for now; `reasons` hold what is missing.
-    fn shrink(&self, now: Mono, seen: &Snapshot, less: u32, reasons: &mut Vec<Reason>) -> (Rule, Outcome) {
-        let (size, min) = (seen.size(), self.policy.min);
+    fn shrink(
+        &self,
+        now: Mono,
+        seen: &Snapshot,
+        less: u32,
+        in_force: &InForce,
+        reasons: &mut Vec<Reason>,
+    ) -> (Rule, Outcome) {
+        let (size, min) = (seen.size(), in_force.min);
         let held = reasons.iter().any(|r| matches!(r, Reason::Missing { .. } | Reason::CpuMissing));
         let mut nothing = |rule, reason: Reason| {
             reasons.insert(0, reason);
@@ -218,9 +242,12 @@ impl Engine {
             return nothing(Rule::Range, Reason::AtMin { min });
         }
         // Above the most, which was lowered: that needs no agreement of any load.
-        let surplus = size.saturating_sub(self.policy.max);
+        let surplus = size.saturating_sub(in_force.max);
         if less >= size && surplus == 0 {
             return nothing(Rule::Load, Reason::InBand { nodes: size });
+        }
+        if let Some(schedule) = &in_force.inhibited_by {
+            return nothing(Rule::Schedule, Reason::InhibitedBy { schedule: schedule.clone() });
         }
         let highest = self.down.largest().unwrap_or(size).max(min);
         if held {
@@ -241,9 +268,9 @@ impl Engine {
         let drain = free.min((size - highest.min(size)).max(surplus)).min(size - min);
         let stay = f64::from(seen.serving.saturating_sub(drain).max(1));
         for (load, rule) in seen.loads.iter().zip(&self.policy.metrics) {
-            let per_node = load.known / stay;
-            if surplus == 0 && per_node > rule.per_node {
-                let (metric, limit) = (rule.metric, rule.per_node);
+            let (per_node, limit) = (load.known / stay, rule.per_node * self.policy.fullest());
+            if surplus == 0 && per_node > limit {
+                let metric = rule.metric;
                 return nothing(Rule::Load, Reason::LoadAfterShrink { metric, per_node, limit });
             }
         }

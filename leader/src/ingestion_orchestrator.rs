@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use mtxfleet_wire::{LoadReport, MemberView, Mono, Role};
+use mtxfleet_wire::{LoadReport, MemberView, Mono, Role, UnixMillis};
 
 use crate::engine::{Lead, Metric, MetricRule, NodeView, Policy, PolicyError, Steered, Steering};
 use crate::node_view;
@@ -23,7 +23,7 @@ pub fn policy() -> Policy {
         down_window: Duration::from_secs(5 * 60),
         shrink_step: 1,
         grow_step: None,
-        spare: 0,
+        spare: 0.0,
         // Cameras come by installation, not by crowd: what is there is what is provided for.
         lead: Lead {
             assumed: Duration::from_secs(90),
@@ -34,6 +34,7 @@ pub fn policy() -> Policy {
         },
         cpu_limit: Some(0.8),
         dry_run: false,
+        schedules: Vec::new(),
     }
 }
 
@@ -50,11 +51,18 @@ impl IngestionOrchestrator {
     }
 
     /// Decides on the fleet, itself included; nodes of the other role are passed over.
-    pub fn steer(&mut self, now: Mono, epoch: u64, fleet: &[MemberView], lead: Option<Duration>) -> Steered {
+    pub fn steer(
+        &mut self,
+        now: Mono,
+        wall: UnixMillis,
+        epoch: u64,
+        fleet: &[MemberView],
+        lead: Option<Duration>,
+    ) -> Steered {
         let rules = &self.steering.policy().metrics;
         let of_role = |member| node_view::node(Role::Ingestion, member, |load| figures(rules, load), to_move);
         let nodes: Vec<NodeView> = fleet.iter().filter_map(of_role).collect();
-        self.steering.steer(now, epoch, &nodes, lead)
+        self.steering.steer(now, wall, epoch, &nodes, lead)
     }
 
     pub fn steering(&mut self) -> &mut Steering {

@@ -108,12 +108,12 @@ mod tests {
         fleet[4].load = None;
         fleet[5].load.as_mut().expect("set").server = ServerHealth::Away("refused".into());
         let mut distribution = DistributionOrchestrator::new(distribution_orchestrator::policy()).expect("good");
-        let seen = distribution.steer(Mono::default(), 1, &fleet, None).decision.inputs;
+        let seen = distribution.steer(Mono::default(), UnixMillis(0), 1, &fleet, None).decision.inputs;
         assert_eq!((seen.serving, seen.draining, seen.unhealthy, seen.launching), (1, 1, 2, 1));
         assert_eq!(seen.cancellable, 0, "a drain that no plan ordered is not for the orchestrator to cancel");
         assert_eq!((seen.loads[0].known, seen.loads[0].missing), (80.0, 0));
         let mut ingestion = IngestionOrchestrator::new(ingestion_orchestrator::policy()).expect("good");
-        let seen = ingestion.steer(Mono::default(), 1, &fleet, None).decision.inputs;
+        let seen = ingestion.steer(Mono::default(), UnixMillis(0), 1, &fleet, None).decision.inputs;
         assert_eq!((seen.serving, seen.loads[0].known), (1, 40.0));
     }
 
@@ -123,7 +123,8 @@ mod tests {
         let mut fleet: Vec<MemberView> =
             ["d1", "d2", "d3"].map(|name| member(name, Role::Distribution, Some(5))).into();
         let mut outcome = |fleet: &[MemberView], from: u64| {
-            let look = |at: u64| orchestrator.steer(Mono(Duration::from_secs(from + at * 5)), 1, fleet, None);
+            let look =
+                |at: u64| orchestrator.steer(Mono(Duration::from_secs(from + at * 5)), UnixMillis(0), 1, fleet, None);
             (0..=130).map(look).find(|steered| steered.decision.outcome != Outcome::Nothing)
         };
         fleet[2].load.as_mut().expect("set").viewers = None;
@@ -140,7 +141,8 @@ mod tests {
     fn a_dry_run_decides_and_plans_nothing() {
         let policy = crate::engine::Policy { dry_run: true, ..distribution_orchestrator::policy() };
         let mut orchestrator = DistributionOrchestrator::new(policy).expect("good");
-        let steered = orchestrator.steer(Mono::default(), 1, &[member("d1", Role::Distribution, Some(5))], None);
+        let steered =
+            orchestrator.steer(Mono::default(), UnixMillis(0), 1, &[member("d1", Role::Distribution, Some(5))], None);
         assert_eq!(steered.decision.outcome, Outcome::Grow { cancel: 0, launch: 1 });
         assert_eq!(steered.decision.reasons[0], Reason::BelowMin { min: 2 });
         assert_eq!(steered.plan, None);

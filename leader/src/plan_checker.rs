@@ -130,8 +130,9 @@ fn shrinking(plan: &Plan, new: &BTreeSet<&NodeId>, nodes: &[NodeView], policy: &
         }
         let serving = stay.iter().filter(|view| view.condition == Condition::Serving).count();
         let after = sum / serving.max(1) as f64;
-        if after > rule.per_node * (1.0 + 1e-9) {
-            problems.push(Problem::Overloads { after, limit: rule.per_node });
+        let limit = rule.per_node / (1.0 + policy.headroom.min(0.0));
+        if after > limit * (1.0 + 1e-9) {
+            problems.push(Problem::Overloads { after, limit });
         }
     }
 }

@@ -178,7 +178,7 @@ impl Simulate {
 
     fn frontiers(&self, policy: &Policy, trace: &Trace, world: &World) -> Vec<Frontier> {
         let own = |headroom: f64, gain: f64, more: u32| -> Box<dyn Rule> {
-            let mut policy = Policy { headroom, spare: policy.spare.saturating_add(more), ..policy.clone() };
+            let mut policy = Policy { headroom, spare: policy.spare + f64::from(more), ..policy.clone() };
             policy.lead.gain = gain;
             Box::new(Engine::new(policy).map(Own::new).expect("checked when it was read"))
         };
@@ -276,7 +276,7 @@ mod tests {
         std::fs::write(file.path(), "headroom = 0.5\ndown_window = \"5m\"\nspare = 2\n").expect("written");
         let name = file.path().to_str().expect("text");
         let policy = line(&["--policy", name, "--set", "headroom=0.1"]).policy().expect("good");
-        assert_eq!((policy.headroom, policy.spare, policy.down_window.as_secs()), (0.1, 2, 300));
+        assert_eq!((policy.headroom, policy.spare, policy.down_window.as_secs()), (0.1, 2.0, 300));
 
         std::fs::write(file.path(), "headrom = 0.5\nmin = 9\nmax = 3\n").expect("written");
         let error =

@@ -35,6 +35,8 @@ pub enum Rule {
     Window,
     /// Figures are missing: nothing shrinks.
     Hold,
+    /// The calendar lets nothing shrink.
+    Schedule,
     /// Nodes that launch or drain have to arrive first.
     Underway,
 }
@@ -106,6 +108,17 @@ pub enum Reason {
     DrainCancelled {
         nodes: u32,
     },
+    /// What the calendar says now.
+    Schedules {
+        names: Vec<String>,
+        min: u32,
+        max: u32,
+        spare: f64,
+    },
+    /// Less is wanted, and a schedule keeps what is there.
+    InhibitedBy {
+        schedule: String,
+    },
     /// Every node that could go is protected or carries out something else.
     NoVictim,
 }
@@ -145,6 +158,10 @@ impl fmt::Display for Reason {
             Self::Launching { nodes } => write!(f, "{nodes} node(s) are launching"),
             Self::Draining { nodes } => write!(f, "{nodes} node(s) are draining"),
             Self::DrainCancelled { nodes } => write!(f, "{nodes} drain(s) cancelled, since the load came back"),
+            Self::Schedules { names, min, max, spare } => {
+                write!(f, "by schedule {}: {min} to {max} nodes, {spare} spare", names.join(", "))
+            }
+            Self::InhibitedBy { schedule } => write!(f, "schedule {schedule} lets nothing shrink"),
             Self::NoVictim => f.write_str("no node may go: all are protected"),
         }
     }

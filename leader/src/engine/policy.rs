@@ -1,8 +1,14 @@
 //! What an operator can set of an orchestrator.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+
+use super::schedule::{Schedule, Timetable};
+
+/// Nodes' worth of capacity that can be kept free; below 0, nodes are meant to be over capacity at times.
+pub(super) const SPARE: RangeInclusive<f64> = -100.0..=10_000.0;
 
 /// What the load of a cluster is counted in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -71,13 +77,16 @@ pub struct Policy {
     pub shrink_step: u32,
     /// Nodes launched by one decision, at most.
     pub grow_step: Option<u32>,
-    /// Nodes on top of what the load asks for.
-    pub spare: u32,
+    /// The warm buffer: nodes' worth of capacity kept free, whatever the load; also half a node.
+    pub spare: f64,
     pub lead: Lead,
     /// Mean share of all cores in use above which the cluster grows by a fifth; `None` looks at no CPU.
     pub cpu_limit: Option<f64>,
     /// Decide and record, and make no plan.
     pub dry_run: bool,
+    /// What the calendar changes.
+    #[serde(default)]
+    pub schedules: Vec<Schedule>,
 }
 
 /// What is wrong with a policy: the key, and what to write instead.
@@ -89,6 +98,12 @@ pub struct PolicyError {
 }
 
 impl Policy {
+    /// How full, as a share of what it carries, a node may be meant to be: above 1 with a headroom below 0.
+    #[must_use]
+    pub fn fullest(&self) -> f64 {
+        1.0 / (1.0 + self.headroom.min(0.0))
+    }
+
     /// All that is wrong with it at once; empty when it can be used.
     #[must_use]
     pub fn errors(&self) -> Vec<PolicyError> {
@@ -114,6 +129,7 @@ impl Policy {
             }
         };
         within("headroom", self.headroom, -0.5, 10.0);
+        within("spare", self.spare, *SPARE.start(), *SPARE.end());
         within("tolerance", self.tolerance, 0.0, 0.5);
         within("gain", self.lead.gain, 0.0, 10.0);
         within("noise", self.lead.noise, 0.0, 100.0);
@@ -139,6 +155,7 @@ impl Policy {
                 errors.push(PolicyError { key, problem: "is longer than a day".to_owned() });
             }
         }
+        errors.extend(Timetable::new(self).err().into_iter().flatten());
         errors
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use mtxfleet_wire::NodeId;
+use mtxfleet_wire::{NodeId, UnixMillis};
 use serde::{Deserialize, Serialize};
 
 /// What a node can be counted as.
@@ -65,13 +65,16 @@ pub struct Snapshot {
     pub cpu: Option<f64>,
     /// From launch to first reader, as last measured.
     pub lead: Option<Duration>,
+    /// For schedules alone: nothing else is decided by the time of day.
+    #[serde(default)]
+    pub wall: UnixMillis,
 }
 
 impl Snapshot {
-    /// Counts `nodes` by `metrics` metrics.
+    /// Counts `nodes` by `metrics` metrics, in no time yet.
     #[must_use]
-    pub fn of(nodes: &[NodeView], metrics: usize, lead: Option<Duration>) -> Self {
-        let mut counted = Self { loads: vec![Load::default(); metrics], lead, ..Self::default() };
+    pub fn of(nodes: &[NodeView], metrics: usize) -> Self {
+        let mut counted = Self { loads: vec![Load::default(); metrics], ..Self::default() };
         let mut cpu = Some(0.0);
         for node in nodes {
             match node.condition {

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use mtxfleet_wire::{Mono, NodeId, Role};
+use mtxfleet_wire::{Mono, NodeId, Role, UnixMillis};
 
 use super::victim::{self, VictimReason};
 use super::{Condition, Decision, Engine, NodeView, Outcome, Policy, PolicyError, Reason, Snapshot};
@@ -53,15 +53,23 @@ impl Steering {
         self.last.as_ref()
     }
 
-    /// Decides on `nodes`, all of this role that are not gone. `epoch` is that of the lease held now; `lead` as measured.
-    pub fn steer(&mut self, now: Mono, epoch: u64, nodes: &[NodeView], lead: Option<Duration>) -> Steered {
+    /// Decides on `nodes`, all of this role that are not gone. `wall` is for schedules alone; `epoch` is that of the lease
+    /// held now; `lead` as measured.
+    pub fn steer(
+        &mut self,
+        now: Mono,
+        wall: UnixMillis,
+        epoch: u64,
+        nodes: &[NodeView],
+        lead: Option<Duration>,
+    ) -> Steered {
         let still = |id: &NodeId| {
             let back = |node: &NodeView| node.condition == Condition::Draining { cancellable: true };
             nodes.iter().any(|node| node.node == *id && back(node))
         };
         self.returning.retain(still);
         let nodes: Vec<NodeView> = nodes.iter().map(|node| self.as_ordered(node)).collect();
-        let seen = Snapshot::of(&nodes, self.policy().metrics.len(), lead);
+        let seen = Snapshot { wall, lead, ..Snapshot::of(&nodes, self.policy().metrics.len()) };
         let mut decision = self.engine.decide(now, &seen);
         if self.policy().dry_run {
             return Steered { decision, plan: None };

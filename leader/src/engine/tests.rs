@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use mtxfleet_wire::{Mono, NodeId, Role};
+use mtxfleet_wire::{Mono, NodeId, Role, UnixMillis};
 use proptest::prelude::*;
 
 use super::*;
@@ -17,7 +17,7 @@ const PACE: Duration = Duration::from_secs(5);
 fn plain() -> Policy {
     let mut policy = distribution_orchestrator::policy();
     policy.metrics.retain(|rule| rule.metric == Metric::Readers);
-    policy.headroom = 0.0;
+    (policy.headroom, policy.spare) = (0.0, 0.0);
     policy.up_window = Duration::from_secs(10);
     policy.lead.gain = 0.0;
     (policy.lead.window, policy.lead.noise) = (Duration::from_secs(120), 2.0);
@@ -128,6 +128,41 @@ fn golden_cpu_grows_by_a_fifth_and_never_speaks_for_fewer() {
   95 s  nothing: CPU of the nodes that stay would be 83 %, limit 80 %; 850 readers ask for 9 node(s)
  160 s  nothing: a node does not say its CPU: nothing shrinks; 850 readers ask for 9 node(s)
  225 s  shrink: 1 drained: 850 readers ask for 9 node(s)
+";
+    assert_eq!(text, golden);
+}
+
+#[test]
+fn golden_a_schedule_keeps_what_is_there_and_raises_the_least_before_any_load() {
+    let hour = |hours: u64| UnixMillis(hours * 3_600_000);
+    let match_day = Schedule {
+        name: "match day".into(),
+        // The first of January 1970 was a Thursday.
+        cron: "0 18 * * thu".into(),
+        time_zone: "UTC".into(),
+        lasts: Duration::from_secs(4 * 3_600),
+        min: Some(6),
+        spare: Some(2.0),
+        inhibit_scale_down: true,
+        ..Schedule::default()
+    };
+    let at = |wall, serving, readers| Snapshot { wall, ..seen(serving, readers) };
+    let text = script(
+        Policy { schedules: vec![match_day], ..plain() },
+        &[
+            (13, at(hour(17), 3, 250.0)),
+            (1, at(hour(18), 3, 250.0)),
+            (3, at(hour(18), 6, 450.0)),
+            (13, at(hour(21), 9, 450.0)),
+            (1, at(hour(22), 9, 450.0)),
+        ],
+    );
+    let golden = "
+  65 s  nothing: 3 are wanted and there; 250 readers ask for 3 node(s)
+  70 s  grow: 3 launched, 0 drain(s) cancelled: fewer than the least, 6; 250 readers ask for 3 node(s); by schedule match day: 6 to 20 nodes, 2 spare
+  85 s  grow: 1 launched, 0 drain(s) cancelled: 450 readers, growing by 0.85 a second, ask for 5 node(s); by schedule match day: 6 to 20 nodes, 2 spare
+ 150 s  nothing: schedule match day lets nothing shrink; 450 readers, growing by 1.60 a second, ask for 5 node(s); by schedule match day: 6 to 20 nodes, 2 spare
+ 155 s  shrink: 1 drained: 450 readers, growing by 1.46 a second, ask for 5 node(s)
 ";
     assert_eq!(text, golden);
 }
@@ -288,7 +323,7 @@ proptest! {
                 }
                 let views: Vec<NodeView> = nodes.iter().map(|node| node.view.clone()).collect();
                 let parent = steering.plan().cloned();
-                let steered = steering.steer(Mono(PACE * at), epoch, &views, None);
+                let steered = steering.steer(Mono(PACE * at), UnixMillis(0), epoch, &views, None);
                 prop_assert!(!steered.decision.reasons.is_empty(), "a decision without a reason");
                 if let Some(plan) = &steered.plan {
                     let problems = plan_checker::check(plan, parent.as_ref(), &views, &policy);
@@ -310,7 +345,7 @@ proptest! {
                 node.view.loads = vec![Some(share)];
             }
             let views: Vec<NodeView> = nodes.iter().map(|node| node.view.clone()).collect();
-            steering.steer(Mono(PACE * at), epoch, &views, None);
+            steering.steer(Mono(PACE * at), UnixMillis(0), epoch, &views, None);
             follow(&mut nodes, steering.plan(), &mut next);
         }
         let serving = nodes.iter().filter(|node| node.view.condition == Condition::Serving).count();

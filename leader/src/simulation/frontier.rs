@@ -1,6 +1,7 @@
 //! One rule at many settings: what each level of service costs with it.
 
 use super::{Outcome, Rule, Trace, World, clairvoyant, run};
+use crate::engine::Policy;
 
 /// One setting and what came of it.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -23,6 +24,19 @@ pub struct Frontier {
 
 /// A share over capacity below which points are not told apart: about a second of one viewer in a week of a thousand.
 const NONE_OVER: f64 = 1e-7;
+
+/// The engine's one knob: `reserve` is nodes' worth of capacity kept free. Below 0 it is the share by which nodes are meant
+/// to be over capacity; who wants that looks at no growth either.
+#[must_use]
+pub fn with_reserve(policy: &Policy, reserve: f64) -> Policy {
+    let mut policy = policy.clone();
+    if reserve < 0.0 {
+        (policy.headroom, policy.spare, policy.lead.gain) = (reserve, 0.0, 0.0);
+    } else {
+        policy.spare = reserve;
+    }
+    policy
+}
 
 /// Runs the rule that `make` makes, at each setting.
 pub fn sweep(

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::frontier::{Frontier, Point, sweep};
+use super::frontier::{Frontier, Point, sweep, with_reserve};
 use super::rules::{Fixed, Hpa, Own, TargetTracking};
 use super::trace::{STEP, TraceError};
 use super::*;
@@ -88,10 +88,10 @@ fn the_engine_is_cheaper_than_hpa_and_target_tracking_at_equal_service() {
     let trace = Trace::weeks(1, 4..=4, 800.0);
     for lead in [90, 20] {
         let world = world(lead);
-        let headrooms = [-0.1, 0.0, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0];
+        let reserves = [-0.2, -0.1, -0.03, 0.0, 0.3, 0.7, 1.0, 2.0, 4.0, 8.0];
         let targets = [1.1, 1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4];
-        let own = sweep(("own", "headroom"), &headrooms, &trace, &world, |headroom| {
-            Box::new(own(Policy { headroom, ..policy(&world) }))
+        let own = sweep(("own", "reserve"), &reserves, &trace, &world, |reserve| {
+            Box::new(own(with_reserve(&policy(&world), reserve)))
         });
         let hpa = sweep(("hpa", "target"), &targets, &trace, &world, |at| {
             Box::new(Hpa::new(at, world.per_node, world.min, world.max))
