@@ -1,12 +1,15 @@
 //! All other nodes as gossip tells of them, with the two verdicts on those that fall silent.
 //!
 //! ```text
-//!          the detector hears nothing       silent for `dead_after`, and
+//!          it answers nobody                suspected for `dead_after`, and
 //!  Alive ------------------------------> Suspect ----------------------> Dead
 //!    ^                                      |    another suspects it too  |
 //!    +--------------------------------------+-----------------------------+
 //!                          it is heard again
 //! ```
+//! Who is suspected is decided where gossip is: a suspect was asked, here and by all others, and did not answer. So a
+//! second node that suspects it has asked it too.
+//!
 //! A node that was cut off from all others suspects everybody, and finds nobody to agree: it declares nobody dead. (In a
 //! fleet of two there is nobody to ask, and one's own word is enough.)
 //!

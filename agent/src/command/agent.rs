@@ -186,6 +186,7 @@ async fn gossip_settings(config: &Config) -> anyhow::Result<GossipSettings> {
         phi: config.gossip.suspect_phi,
         dead_node_grace: config.gossip.dead_node_grace,
         seed_refresh: config.gossip.seed_refresh,
+        lose_in_1000: 0,
     })
 }
 

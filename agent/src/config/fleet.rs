@@ -21,9 +21,9 @@ pub struct Gossip {
     pub seeds: Vec<String>,
     /// Time between two rounds (200 ms).
     pub interval: Duration,
-    /// Suspicion (phi) at which a node counts as silent (8).
+    /// Suspicion (phi) at which a node is not chosen as a partner of gossip (8).
     pub suspect_phi: f64,
-    /// A node silent for so long is dead (5 s).
+    /// A node silent for so long is dead, if another confirms it (4 s).
     pub dead_after: Duration,
     /// A dead node is forgotten after this (15 min).
     pub dead_node_grace: Duration,
@@ -49,7 +49,7 @@ pub(super) fn gossip(section: &Section<'_>, node: Option<&NodeSection>) -> Optio
     let seeds = section.list("seeds", |text| parsed::<Seed>(text).map(|_| text.trim().to_owned()));
     let interval = section.duration("interval", "200ms", "20ms"..="10s");
     let suspect_phi = section.number("suspect_phi", 8.0, 1.0..=100.0);
-    let dead_after = section.duration("dead_after", "5s", "500ms"..="10m");
+    let dead_after = section.duration("dead_after", "4s", "500ms"..="10m");
     let dead_node_grace = section.duration("dead_node_grace", "15m", "10s"..="7d");
     let seed_refresh = section.duration("seed_refresh", "30s", "1s"..="1h");
     if let (Some(dead_after), Some(grace)) = (dead_after, dead_node_grace)

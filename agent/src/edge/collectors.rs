@@ -18,6 +18,8 @@ counters! {
     DATAGRAMS = "mtxfleet_gossip_datagrams_total", "Gossip datagrams, by direction.";
     BYTES = "mtxfleet_gossip_bytes_total", "Gossip bytes, by direction.";
     REFUSED = "mtxfleet_gossip_refused_datagrams_total", "Datagrams refused before parsing, by reason.";
+    PROBES = "mtxfleet_gossip_probes_total", "Questions and answers about nodes that were not heard for two rounds.";
+    DOUBTS = "mtxfleet_gossip_doubts_total", "Times that all others were asked about a node that did not answer.";
     OLD_KEY = "mtxfleet_gossip_opened_with_old_key_total", "Datagrams that only the second cluster key opened.";
     FAILURES = "mtxfleet_gossip_failures_total", "Failures of gossip, by kind.";
     REDIRECTS = "mtxfleet_resolver_redirects_total", "Questions of MediaMTX answered with an owner.";
@@ -47,6 +49,8 @@ fn of_gossip(counters: Arc<GossipCounters>) -> Collector {
             DATAGRAMS.labelled(&[("direction", "out")], seen.datagrams_out as f64),
             BYTES.labelled(&[("direction", "in")], seen.bytes_in as f64),
             BYTES.labelled(&[("direction", "out")], seen.bytes_out as f64),
+            PROBES.sample(seen.probes as f64),
+            DOUBTS.sample(seen.doubts as f64),
             OLD_KEY.sample(seen.opened_with_old_key as f64),
             FAILURES.labelled(&[("kind", "send")], seen.send_failures as f64),
             FAILURES.labelled(&[("kind", "receive")], seen.receive_failures as f64),

@@ -58,6 +58,8 @@ pub struct GossipCounters {
     pub(super) bytes_in: AtomicU64,
     pub(super) datagrams_out: AtomicU64,
     pub(super) bytes_out: AtomicU64,
+    pub(super) probes: AtomicU64,
+    pub(super) doubts: AtomicU64,
     pub(super) opened_with_old_key: AtomicU64,
     pub(super) send_failures: AtomicU64,
     pub(super) receive_failures: AtomicU64,
@@ -85,6 +87,8 @@ impl GossipCounters {
             bytes_in: self.bytes_in.load(Relaxed),
             datagrams_out: self.datagrams_out.load(Relaxed),
             bytes_out: self.bytes_out.load(Relaxed),
+            probes: self.probes.load(Relaxed),
+            doubts: self.doubts.load(Relaxed),
             opened_with_old_key: self.opened_with_old_key.load(Relaxed),
             send_failures: self.send_failures.load(Relaxed),
             receive_failures: self.receive_failures.load(Relaxed),
@@ -105,6 +109,10 @@ pub struct GossipFigures {
     pub bytes_in: u64,
     pub datagrams_out: u64,
     pub bytes_out: u64,
+    /// Questions and answers sent beside gossip, about nodes that were not heard for a while.
+    pub probes: u64,
+    /// Times that this node asked all others about one that did not answer it.
+    pub doubts: u64,
     /// Datagrams that opened with another key than the one this node seals with. When this no longer grows on any node,
     /// the old key can be taken away.
     pub opened_with_old_key: u64,

@@ -108,7 +108,11 @@ impl Senders {
         Ok(None)
     }
 
-    fn refuse_replay(&mut self, datagram: &Opened<'_>) -> Result<(), Refusal> {
+    /// Replay protection alone, for a datagram that is no part of a message.
+    ///
+    /// # Errors
+    /// [`Refusal::Replayed`].
+    pub fn refuse_replay(&mut self, datagram: &Opened<'_>) -> Result<(), Refusal> {
         self.heard += 1;
         let sender = &datagram.sender;
         let counter = datagram.part.counter;

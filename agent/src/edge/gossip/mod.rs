@@ -3,17 +3,20 @@
 //! chitchat over a transport of our own. A message goes out through [`codec`] (bytes, compressed if long), [`fragments`]
 //! (pieces that fit a datagram) and [`seal`] (encrypted, numbered); a datagram comes in the other way round, and what
 //! does not authenticate goes no further than `seal`. [`publish`] turns this node's report into chitchat's values,
-//! [`peers`] turns the others' values into [`Peer`]s, [`seeds`] finds the first nodes to speak to.
+//! [`peers`] turns the others' values into [`Peer`]s, [`seeds`] finds the first nodes to speak to. A node that is not
+//! heard for two rounds is asked directly and through others ([`probe`]), and its silence judged by [`silence`].
 
 mod codec;
 mod counters;
 mod fragments;
 mod peers;
+mod probe;
 mod publish;
 mod replay;
 mod seal;
 mod sealed_transport;
 mod seeds;
+mod silence;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -34,14 +37,19 @@ pub use seeds::{InvalidSeed, Seed};
 use crate::node::event::Peer;
 use codec::Codec;
 use peers::{Change, LOOK_EVERY, View};
+use probe::{ProbeSender, Received};
 use publish::TooLong;
 use seal::{Opener, Sealer, Sender};
-use sealed_transport::{SealedSocket, SealedTransport};
+use sealed_transport::{Loss, SealedSocket, SealedTransport};
 use seeds::Seeder;
 
 /// Load figures are new every second on every node, so they wait for each other this long before a new list of peers
 /// is made of them.
 const FIGURES_EVERY: Duration = Duration::from_secs(1);
+/// While somebody has fallen silent, whoever keeps time over it is woken this often.
+const WATCHED_EVERY: Duration = Duration::from_millis(250);
+/// Questions and answers of others that wait to be looked at; more are as good as lost.
+const PROBES_WAITING: usize = 256;
 /// Peers told directly that this node leaves. They tell the rest.
 const TOLD_OF_LEAVING: usize = 8;
 const STOP_TIMEOUT: Duration = Duration::from_secs(2);
@@ -62,12 +70,14 @@ pub struct GossipSettings {
     pub seeds: Vec<String>,
     /// Time between two rounds; 200 ms.
     pub interval: Duration,
-    /// Suspicion at which a node counts as silent; 8.
+    /// Suspicion at which a node is not chosen as a partner of gossip; 8. (Who is suspected is decided by asking it.)
     pub phi: f64,
     /// A node silent for this long is forgotten; 15 min.
     pub dead_node_grace: Duration,
     /// Names among the seeds are looked up again after this long.
     pub seed_refresh: Duration,
+    /// Datagrams thrown away on arrival, in a thousand: for tests and benches.
+    pub lose_in_1000: u32,
 }
 
 impl std::fmt::Debug for GossipSettings {
@@ -147,16 +157,21 @@ impl Gossip {
 
         let counters = Arc::new(GossipCounters::default());
         let me = Sender { node: settings.node.clone(), address: advertised, generation: generation.0 };
-        let mut random = [0; 16];
-        getrandom::fill(&mut random).map_err(|error| GossipError::Start(format!("no random numbers: {error}")))?;
-        let transport = SealedTransport::new(SealedSocket::new(
+        let nonces = u64::from_le_bytes(random_bytes()?);
+        let socket = Arc::new(socket);
+        let sealer = Sealer::new(&settings.cluster, first_key, &me, random_bytes()?);
+        let probe_sender = ProbeSender::new(Arc::clone(&socket), sealer.clone(), Arc::clone(&counters));
+        let (probes_in, probes) = mpsc::channel(PROBES_WAITING);
+        let sealed = SealedSocket::new(
             socket,
             me.clone(),
-            Sealer::new(&settings.cluster, first_key, &me, random),
+            sealer,
             Opener::new(&settings.cluster, &settings.keys),
             Codec::new().map_err(|error| GossipError::Start(format!("no memory for zstd: {error}")))?,
+            probes_in,
             Arc::clone(&counters),
-        ));
+        );
+        let transport = SealedTransport::new(sealed.losing(Loss::new(settings.lose_in_1000, nonces)));
         let handle = chitchat::spawn_chitchat(chitchat_config(&settings, &me), Vec::new(), &transport)
             .await
             .map_err(|error| GossipError::Start(format!("{error:#}")))?;
@@ -171,11 +186,11 @@ impl Gossip {
             refresh: settings.seed_refresh,
             counters: Arc::clone(&counters),
         };
-        let view = View::new(settings.node, generation.0, settings.interval, Arc::clone(&counters));
+        let view = View::new(settings.node, generation.0, settings.interval, nonces, Arc::clone(&counters));
         let (to_node, peers) = mpsc::channel(1);
         let mut tasks = JoinSet::new();
         tasks.spawn(seeder.run(Arc::clone(&handle)));
-        tasks.spawn(report_peers(Arc::clone(&handle), view, to_node));
+        tasks.spawn(report_peers(Arc::clone(&handle), view, probes, probe_sender, to_node));
         let round = settings.interval;
         Ok((Self { handle, counters, added_seeds, round, listening, advertised, tasks }, peers))
     }
@@ -298,6 +313,12 @@ impl std::fmt::Debug for Gossip {
     }
 }
 
+fn random_bytes<const N: usize>() -> Result<[u8; N], GossipError> {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes).map_err(|error| GossipError::Start(format!("no random numbers: {error}")))?;
+    Ok(bytes)
+}
+
 fn delete(state: &mut chitchat::NodeState, key: &str) {
     if state.contains_key(key) {
         state.delete(key);
@@ -329,8 +350,14 @@ fn chitchat_config(settings: &GossipSettings, me: &Sender) -> ChitchatConfig {
     }
 }
 
-/// Looks at chitchat's state and sends the peers on when they changed.
-async fn report_peers(handle: Arc<ChitchatHandle>, mut view: View, to_node: mpsc::Sender<Vec<Peer>>) {
+/// Looks at chitchat's state, asks those that are silent, and sends the peers on when they changed.
+async fn report_peers(
+    handle: Arc<ChitchatHandle>,
+    mut view: View,
+    mut probes: mpsc::Receiver<Received>,
+    mut sender: ProbeSender,
+    to_node: mpsc::Sender<Vec<Peer>>,
+) {
     let ended = handle.termination_watcher();
     let report = async {
         let mut looks = tokio::time::interval(LOOK_EVERY);
@@ -338,9 +365,24 @@ async fn report_peers(handle: Arc<ChitchatHandle>, mut view: View, to_node: mpsc
         let mut pending = Change::None;
         let mut sent = Instant::now();
         loop {
-            looks.tick().await;
-            pending = pending.max(handle.with_chitchat(|chitchat| view.look(chitchat)).await);
+            let change = tokio::select! {
+                Some(received) = probes.recv() => view.receive(received),
+                _ = looks.tick() => {
+                    // What was answered before a look counts in it.
+                    let mut change = Change::None;
+                    for _ in 0..PROBES_WAITING {
+                        let Ok(received) = probes.try_recv() else { break };
+                        change = change.max(view.receive(received));
+                    }
+                    change.max(handle.with_chitchat(|chitchat| view.look(chitchat)).await)
+                }
+            };
+            for (to, probe) in view.take_probes() {
+                sender.send(to, &probe);
+            }
+            pending = pending.max(change);
             let due = match pending {
+                Change::None | Change::Figures if view.somebody_fell_silent() => sent.elapsed() >= WATCHED_EVERY,
                 Change::None => false,
                 Change::Figures => sent.elapsed() >= FIGURES_EVERY,
                 Change::Matters => true,

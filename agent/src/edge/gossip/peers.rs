@@ -1,26 +1,36 @@
 //! What chitchat knows of the other nodes, as [`Peer`]s.
 //!
 //! The view is looked at ten times a second. Only keys whose version changed are parsed again.
+//!
+//! Who is silent is decided here, by [`Silence`], and not by chitchat's phi: that is the age of the last heartbeat over
+//! the mean interval between them, and a threshold which loss or a busy machine does not reach by chance is reached too
+//! late after a crash. phi says only whom chitchat gossips with.
 
 use std::collections::{BTreeMap, HashSet};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use chitchat::{Chitchat, ChitchatId, Heartbeat, NodeState};
+use chitchat::{Chitchat, ChitchatId, NodeState};
 use mtxfleet_wire::{DrainReport, LoadReport, NodeFacts, NodeId, STREAM_SHARDS, StreamReport};
 use serde::de::DeserializeOwned;
 
 use super::counters::GossipCounters;
+use super::probe::{Nonce, Probe, Received, Subject};
 use super::publish::{DRAIN, FACTS, LEFT, LOAD, STREAMS};
+use super::silence::{Act, Silence};
 use crate::node::event::Peer;
 
 /// How often the view is looked at, and the least time between two lists of peers.
 pub const LOOK_EVERY: Duration = Duration::from_millis(100);
 
-/// A node is not suspected before it has been silent for this many gossip rounds in which this process was awake,
-/// whatever phi says. phi 8 alone says so after 0.8 to 1.0 s in fleets of 3 to 5 nodes at 200 ms (measured), so this
-/// costs no time there; it is for the moments after this process itself was held up, when phi doubts everybody.
-const SILENT_ROUNDS: u32 = 4;
+/// Peers that are asked, or told, about one that is silent. With these, in a fleet of any size, the chance that all of
+/// them are lost to 25 % loss is nil.
+const ASKED_AT_MOST: usize = 32;
+/// Peers that are asked again about one that has been silent for a while.
+const ASKED_AGAIN: usize = 3;
+/// Probes between two looks. When everybody seems silent, nobody answers, and there is no use in asking on and on.
+const MAX_TO_SEND: usize = 512;
 
 /// What a look found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -32,11 +42,30 @@ pub enum Change {
     Matters,
 }
 
+impl Change {
+    const fn if_other(before: bool, after: bool) -> Self {
+        if before == after { Self::None } else { Self::Matters }
+    }
+}
+
+/// Numbers that nobody who does not read this process can guess (SplitMix64, from a random start); never 0.
+struct Nonces(u64);
+
+impl Nonces {
+    fn next(&mut self) -> Nonce {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (mixed ^ (mixed >> 31)).max(1)
+    }
+}
+
 pub struct View {
     me: NodeId,
     my_generation: u64,
-    /// Looks without a new heartbeat after which phi decides.
-    patience: u32,
+    round: Duration,
+    nonces: Nonces,
+    to_send: Vec<(SocketAddr, Probe)>,
     known: BTreeMap<NodeId, Known>,
     counters: Arc<GossipCounters>,
     warned_of_clock: bool,
@@ -46,10 +75,10 @@ pub struct View {
 struct Known {
     id: ChitchatId,
     version: (u64, u64),
-    heartbeat: Heartbeat,
-    /// Looks since the heartbeat last rose; `None` before it ever did.
-    silent_for: Option<u32>,
-    alive: bool,
+    heartbeat: u64,
+    silence: Silence<SocketAddr>,
+    /// Of the questions about its present silence.
+    nonce: Nonce,
     left: bool,
     facts: Slot<NodeFacts>,
     load: Slot<LoadReport>,
@@ -65,13 +94,15 @@ struct Slot<T> {
 }
 
 impl View {
+    /// `random` makes the numbers that answers to this node must bear.
     #[must_use]
-    pub fn new(me: NodeId, my_generation: u64, round: Duration, counters: Arc<GossipCounters>) -> Self {
-        let patience = (round * SILENT_ROUNDS).as_millis().div_ceil(LOOK_EVERY.as_millis());
+    pub fn new(me: NodeId, my_generation: u64, round: Duration, random: u64, counters: Arc<GossipCounters>) -> Self {
         Self {
             me,
             my_generation,
-            patience: u32::try_from(patience).unwrap_or(u32::MAX),
+            round,
+            nonces: Nonces(random),
+            to_send: Vec::new(),
             known: BTreeMap::new(),
             counters,
             warned_of_clock: false,
@@ -86,6 +117,7 @@ impl View {
         let live: HashSet<&ChitchatId> = chitchat.live_nodes().collect();
         let mut change = Change::None;
         let mut present = HashSet::new();
+        let mut acts = Vec::new();
         let mut states = chitchat.node_states().iter().peekable();
         // Ordered by node, then generation: of several generations the newest counts, or the newest that is alive.
         let mut best: Option<(&ChitchatId, &NodeState)> = None;
@@ -102,11 +134,14 @@ impl View {
             }
             let Some((id, state)) = best.take() else { continue };
             let Ok(node) = NodeId::new(&*id.node_id) else { continue };
-            change = change.max(self.look_at(&node, id, state, live.contains(id)));
+            change = change.max(self.look_at(&node, id, state, &mut acts));
             present.insert(node);
         }
         let before = self.known.len();
         self.known.retain(|node, _| present.contains(node));
+        for (node, act) in acts {
+            self.act(&node, act);
+        }
         if self.known.len() < before { Change::Matters } else { change }
     }
 
@@ -115,7 +150,7 @@ impl View {
     pub fn peers(&self) -> Vec<Peer> {
         let peer = |(node, known): (&NodeId, &Known)| Peer {
             node: node.clone(),
-            alive: known.alive,
+            alive: known.silence.alive(),
             facts: known.facts.value.clone(),
             load: known.load.value.clone(),
             streams: Arc::clone(&known.streams),
@@ -124,20 +159,139 @@ impl View {
         self.known.iter().filter(|(_, known)| !known.left).map(peer).collect()
     }
 
-    fn look_at(&mut self, node: &NodeId, id: &ChitchatId, state: &NodeState, live: bool) -> Change {
-        let mut change = Change::None;
-        let known = match self.known.get_mut(node) {
-            Some(known) if known.id == *id => known,
-            _ => {
-                change = Change::Matters;
-                self.known.insert(node.clone(), Known::new(id.clone(), state.heartbeat()));
-                let Some(known) = self.known.get_mut(node) else { return change };
-                known
+    /// Whether somebody fell silent so lately that others keep time over it.
+    #[must_use]
+    pub fn somebody_fell_silent(&self) -> bool {
+        self.known.values().any(|known| known.silence.silent_lately() && !known.left)
+    }
+
+    /// What is to be asked and answered, by address.
+    pub fn take_probes(&mut self) -> std::vec::Drain<'_, (SocketAddr, Probe)> {
+        self.to_send.drain(..)
+    }
+
+    /// Takes in what another asks, or answers.
+    pub fn receive(&mut self, received: Received) -> Change {
+        let Received { from, probe } = received;
+        match probe {
+            Probe::Ping { .. } => Change::None,
+            Probe::Pong { nonce } => self.vouched(&from.node, nonce, Some(from.generation)),
+            Probe::Vouch { nonce, node } => self.vouched(&node, nonce, None),
+            Probe::Doubt { nonce, about } if about.node == self.me => {
+                if about.generation == self.my_generation {
+                    self.to_send.push((from.address, Probe::Vouch { nonce, node: about.node }));
+                }
+                Change::None
             }
-        };
-        if known.update_alive(state.heartbeat(), live, self.patience) {
-            change = Change::Matters;
+            Probe::Doubt { nonce, about } => self.called(from.address, nonce, &about),
+            Probe::Silent { about } => self.told(&about),
         }
+    }
+
+    fn vouched(&mut self, node: &NodeId, nonce: Nonce, generation: Option<u64>) -> Change {
+        let Some(known) = self.known.get_mut(node) else { return Change::None };
+        if known.nonce != nonce || generation.is_some_and(|generation| generation != known.id.generation_id) {
+            return Change::None;
+        }
+        let was = known.silence.alive();
+        known.nonce = 0;
+        let askers = known.silence.vouched();
+        let change = Change::if_other(was, known.silence.alive());
+        self.vouch(node, askers);
+        change
+    }
+
+    fn called(&mut self, asker: SocketAddr, nonce: Nonce, about: &Subject) -> Change {
+        let Some(known) = self.known.get_mut(&about.node) else { return Change::None };
+        if known.id.generation_id != about.generation || known.left {
+            return Change::None;
+        }
+        if known.silence.called(asker, nonce) {
+            self.ping(&about.node);
+        }
+        Change::None
+    }
+
+    fn told(&mut self, about: &Subject) -> Change {
+        let Some(known) = self.known.get_mut(&about.node) else { return Change::None };
+        if known.id.generation_id != about.generation || known.left {
+            return Change::None;
+        }
+        let was = known.silence.alive();
+        let ask = known.silence.told();
+        let change = Change::if_other(was, known.silence.alive());
+        if ask {
+            self.ping(&about.node);
+        }
+        change
+    }
+
+    fn act(&mut self, node: &NodeId, act: Act) {
+        match act {
+            Act::Ping => self.ping(node),
+            Act::Doubt => {
+                GossipCounters::add(&self.counters.doubts, 1);
+                self.ping(node);
+                self.tell(node, ASKED_AT_MOST, |nonce, about| Probe::Doubt { nonce, about });
+            }
+            Act::Recheck => {
+                self.ping(node);
+                self.tell(node, ASKED_AGAIN, |nonce, about| Probe::Doubt { nonce, about });
+            }
+            Act::Tell => self.tell(node, ASKED_AT_MOST, |_, about| Probe::Silent { about }),
+        }
+    }
+
+    fn ping(&mut self, node: &NodeId) {
+        let Some(known) = self.known.get_mut(node) else { return };
+        if known.nonce == 0 {
+            known.nonce = self.nonces.next();
+        }
+        let ping = Probe::Ping { nonce: known.nonce, node: node.clone() };
+        self.to_send.push((known.id.gossip_advertise_addr, ping));
+    }
+
+    /// To up to `at_most` of the others, another selection each time.
+    fn tell(&mut self, node: &NodeId, at_most: usize, probe: impl Fn(Nonce, Subject) -> Probe) {
+        let Some(known) = self.known.get(node) else { return };
+        let about = Subject { node: node.clone(), generation: known.id.generation_id };
+        let others: Vec<SocketAddr> = self
+            .known
+            .iter()
+            .filter(|(other, known)| *other != node && known.silence.alive() && !known.left)
+            .map(|(_, known)| known.id.gossip_advertise_addr)
+            .collect();
+        let start = self.nonces.next() as usize % others.len().max(1);
+        for address in others.iter().cycle().skip(start).take(at_most.min(others.len())) {
+            if self.to_send.len() >= MAX_TO_SEND {
+                break;
+            }
+            self.to_send.push((*address, probe(known.nonce, about.clone())));
+        }
+    }
+
+    fn vouch(&mut self, node: &NodeId, askers: Vec<(SocketAddr, Nonce)>) {
+        let vouch = |(asker, nonce)| (asker, Probe::Vouch { nonce, node: node.clone() });
+        self.to_send.extend(askers.into_iter().map(vouch));
+    }
+
+    fn look_at(&mut self, node: &NodeId, id: &ChitchatId, state: &NodeState, acts: &mut Vec<(NodeId, Act)>) -> Change {
+        let mut change = Change::None;
+        let heartbeat = u64::from(state.heartbeat());
+        if self.known.get(node).is_none_or(|known| known.id != *id) {
+            change = Change::Matters;
+            self.known.insert(node.clone(), Known::new(id.clone(), heartbeat, self.round));
+        }
+        let Some(known) = self.known.get_mut(node) else { return change };
+        let was = known.silence.alive();
+        let act = if heartbeat > known.heartbeat {
+            known.heartbeat = heartbeat;
+            known.silence.heartbeat()
+        } else {
+            known.silence.look()
+        };
+        acts.extend(act.filter(|_| !known.left).map(|act| (node.clone(), act)));
+        change = change.max(Change::if_other(was, known.silence.alive()));
         let version = (state.last_gc_version(), state.max_version());
         if known.version != version {
             known.version = version;
@@ -169,13 +323,13 @@ impl std::fmt::Debug for View {
 }
 
 impl Known {
-    fn new(id: ChitchatId, heartbeat: Heartbeat) -> Self {
+    fn new(id: ChitchatId, heartbeat: u64, round: Duration) -> Self {
         Self {
             id,
             version: (0, 0),
             heartbeat,
-            silent_for: None,
-            alive: false,
+            silence: Silence::new(round.as_millis() as u64, LOOK_EVERY.as_millis() as u64),
+            nonce: 0,
             left: false,
             facts: Slot::default(),
             load: Slot::default(),
@@ -183,18 +337,6 @@ impl Known {
             shards: Default::default(),
             streams: Arc::default(),
         }
-    }
-
-    /// True when the verdict is another one than before.
-    fn update_alive(&mut self, heartbeat: Heartbeat, live: bool, patience: u32) -> bool {
-        if heartbeat > self.heartbeat {
-            self.heartbeat = heartbeat;
-            self.silent_for = Some(0);
-        } else if let Some(looks) = &mut self.silent_for {
-            *looks = looks.saturating_add(1);
-        }
-        let alive = live || self.silent_for.is_some_and(|looks| looks < patience);
-        std::mem::replace(&mut self.alive, alive) != alive
     }
 
     fn read(&mut self, node: &NodeId, state: &NodeState, counters: &GossipCounters) -> Change {

@@ -3,6 +3,7 @@ use std::net::SocketAddr;
 use chitchat::{ChitchatConfig, DeletionStatus, FailureDetectorConfig, VersionedValue};
 use tokio::sync::watch;
 
+use super::super::seal::Sender;
 use super::*;
 
 const ME: &str = "me";
@@ -27,7 +28,7 @@ fn chitchat() -> Chitchat {
 }
 
 fn view() -> View {
-    View::new(NodeId::new(ME).unwrap(), 10, Duration::from_millis(200), Arc::default())
+    View::new(NodeId::new(ME).unwrap(), 10, Duration::from_millis(200), 1, Arc::default())
 }
 
 /// As if gossip had brought this state; each value's version is its place, from `version` on.
@@ -127,26 +128,144 @@ fn names_that_are_no_node_ids_are_passed_over() {
     assert_eq!(view.peers(), []);
 }
 
-#[test]
-fn a_short_silence_is_no_suspicion_and_the_first_word_of_a_node_is_no_life() {
-    let heartbeat = |n: u64| {
-        let mut state = NodeState::for_test();
-        state.try_set_heartbeat(serde_json::from_value(n.into()).unwrap());
-        state.heartbeat()
-    };
-    let patience = view().patience;
-    assert_eq!(patience, 8, "four rounds of 200 ms are eight looks");
-    let mut known = Known::new(id("n1", 1), heartbeat(5));
-    // Hearsay of a node that may have been dead for long.
-    assert!(!known.update_alive(heartbeat(5), false, patience));
-    assert!(!known.alive);
-    assert!(known.update_alive(heartbeat(6), false, patience));
-    assert!(known.alive);
-    for _ in 1..patience {
-        assert!(!known.update_alive(heartbeat(6), false, patience), "phi alone is not believed yet");
+/// A view of `n1` and `n2`, and of the time that passes over them.
+struct Watched {
+    view: View,
+    heartbeats: [u64; 2],
+}
+
+impl Watched {
+    /// Both were heard.
+    fn new() -> Self {
+        let mut watched = Self { view: view(), heartbeats: [0, 0] };
+        watched.look(&[0, 1]);
+        watched.look(&[0, 1]);
+        watched.sent();
+        watched
     }
-    assert!(known.update_alive(heartbeat(6), false, patience));
-    assert!(!known.alive);
-    assert!(known.update_alive(heartbeat(6), true, patience), "phi may be more patient");
-    assert!(known.alive);
+
+    /// A look in which the heartbeats of `beating` have risen.
+    fn look(&mut self, beating: &[usize]) -> Change {
+        let mut change = Change::None;
+        let mut acts = Vec::new();
+        for (index, name) in NAMES.iter().enumerate() {
+            self.heartbeats[index] += u64::from(beating.contains(&index));
+            let mut state = NodeState::for_test();
+            state.try_set_heartbeat(serde_json::from_value(self.heartbeats[index].into()).unwrap());
+            let node = NodeId::new(*name).unwrap();
+            change = change.max(self.view.look_at(&node, &id(name, 1), &state, &mut acts));
+        }
+        for (node, act) in acts {
+            self.view.act(&node, act);
+        }
+        change
+    }
+
+    fn sent(&mut self) -> Vec<Probe> {
+        self.view.take_probes().map(|(_, probe)| probe).collect()
+    }
+
+    fn receive(&mut self, from: &str, generation: u64, probe: Probe) -> Change {
+        let address = ([127, 0, 0, 1], 7946).into();
+        let from = Sender { node: NodeId::new(from).unwrap(), address, generation };
+        self.view.receive(Received { from, probe })
+    }
+
+    fn alive(&self, index: usize) -> bool {
+        self.view.peers()[index].alive
+    }
+
+    /// Looks in which only `n2` is heard, until `n1` is asked; the number that its answer must bear.
+    fn until_asked(&mut self) -> Nonce {
+        for _ in 0..10 {
+            self.look(&[1]);
+            if let Some(Probe::Ping { nonce, node }) = self.sent().pop() {
+                assert_eq!(node.as_str(), NAMES[0]);
+                return nonce;
+            }
+        }
+        panic!("not asked");
+    }
+}
+
+const NAMES: [&str; 2] = ["n1", "n2"];
+
+fn subject() -> Subject {
+    Subject { node: NodeId::new(NAMES[0]).unwrap(), generation: 1 }
+}
+
+#[test]
+fn a_node_that_answers_is_not_silent_and_an_answer_to_nothing_is_none() {
+    let mut watched = Watched::new();
+    let nonce = watched.until_asked();
+    for (from, generation, wrong) in [(NAMES[0], 1, nonce + 1), (NAMES[0], 2, nonce), (NAMES[1], 1, nonce)] {
+        watched.receive(from, generation, Probe::Pong { nonce: wrong });
+    }
+    for _ in 0..5 {
+        watched.look(&[1]);
+    }
+    assert!(!watched.alive(0), "none of these was its answer to this question");
+    assert!(watched.sent().iter().any(|probe| matches!(probe, Probe::Doubt { about, .. } if *about == subject())));
+    assert_eq!(watched.receive(NAMES[0], 1, Probe::Pong { nonce }), Change::Matters);
+    assert!(watched.alive(0) && watched.alive(1));
+}
+
+#[test]
+fn whoever_doubts_is_told_of_an_answer_and_of_no_heartbeat() {
+    let mut watched = Watched::new();
+    watched.receive(NAMES[1], 1, Probe::Doubt { nonce: 5, about: subject() });
+    let asked = watched.sent();
+    let [Probe::Ping { nonce, .. }] = asked[..] else { panic!("{asked:?}") };
+    watched.look(&[0, 1]);
+    assert_eq!(watched.sent(), [], "it may have been on its way for long");
+    watched.receive(NAMES[0], 1, Probe::Pong { nonce });
+    assert_eq!(watched.sent(), [Probe::Vouch { nonce: 5, node: NodeId::new(NAMES[0]).unwrap() }]);
+}
+
+#[test]
+fn a_verdict_of_another_is_taken_only_when_it_does_not_answer_here_either() {
+    let mut watched = Watched::new();
+    watched.receive(NAMES[1], 1, Probe::Silent { about: subject() });
+    assert!(watched.alive(0), "it is asked first");
+    let asked = watched.sent();
+    let [Probe::Ping { nonce, .. }] = asked[..] else { panic!("{asked:?}") };
+    watched.receive(NAMES[0], 1, Probe::Pong { nonce });
+    watched.look(&[1]);
+    watched.look(&[1]);
+    assert!(watched.alive(0), "it answered");
+    watched.receive(NAMES[1], 1, Probe::Silent { about: subject() });
+    watched.look(&[1]);
+    assert_eq!(watched.look(&[1]), Change::Matters);
+    assert!(!watched.alive(0));
+    assert!(watched.view.somebody_fell_silent());
+}
+
+#[test]
+fn a_doubt_about_this_node_is_answered_by_itself_and_one_about_a_stranger_is_not() {
+    let mut watched = Watched::new();
+    let me = Subject { node: NodeId::new(ME).unwrap(), generation: 10 };
+    watched.receive(NAMES[1], 1, Probe::Doubt { nonce: 9, about: me.clone() });
+    assert_eq!(watched.sent(), [Probe::Vouch { nonce: 9, node: me.node.clone() }]);
+    watched.receive(NAMES[1], 1, Probe::Doubt { nonce: 9, about: Subject { generation: 9, ..me } });
+    watched.receive(NAMES[1], 1, Probe::Doubt { nonce: 9, about: Subject { generation: 2, ..subject() } });
+    let stranger = NodeId::new("stranger").unwrap();
+    watched.receive(NAMES[1], 1, Probe::Doubt { nonce: 9, about: Subject { node: stranger, ..subject() } });
+    assert_eq!(watched.sent(), []);
+}
+
+#[test]
+fn probes_are_bounded_when_everybody_falls_silent() {
+    let mut watched = Watched::new();
+    for node in 0..400 {
+        let name = format!("x{node}");
+        for heartbeat in 1..3 {
+            let mut state = NodeState::for_test();
+            state.try_set_heartbeat(serde_json::from_value(heartbeat.into()).unwrap());
+            watched.view.look_at(&NodeId::new(&*name).unwrap(), &id(&name, 1), &state, &mut Vec::new());
+        }
+    }
+    for node in 0..400 {
+        watched.view.act(&NodeId::new(format!("x{node}")).unwrap(), Act::Doubt);
+    }
+    assert!(watched.sent().len() <= MAX_TO_SEND + 400, "a ping each, and help within the bound");
 }

@@ -17,6 +17,8 @@
 //! it says is then old, and chitchat's versions and heartbeats only move forward.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use chacha20poly1305::aead::AeadInOut;
 use chacha20poly1305::{KeyInit, XChaCha20Poly1305, XNonce};
@@ -59,6 +61,12 @@ pub struct Part {
 }
 
 impl Part {
+    /// Whether the datagram is no part of any message of gossip, but a [`super::probe::Probe`].
+    #[must_use]
+    pub const fn is_probe(&self) -> bool {
+        self.count == 0
+    }
+
     /// The counter of the message's first part, which names the message. `None` when the numbers contradict each other.
     #[must_use]
     pub fn message(&self) -> Option<u64> {
@@ -69,13 +77,14 @@ impl Part {
     }
 }
 
-/// Seals for one cluster, as one sender.
+/// Seals for one cluster, as one sender. Clones share the counter, so that no nonce comes twice.
+#[derive(Clone)]
 pub struct Sealer {
     cipher: XChaCha20Poly1305,
     cluster: ClusterBinding,
     sender: Vec<u8>,
     nonce: [u8; NONCE],
-    next_counter: u64,
+    next_counter: Arc<AtomicU64>,
 }
 
 impl Sealer {
@@ -89,7 +98,7 @@ impl Sealer {
             cluster: ClusterBinding::new(cluster),
             sender: encode_sender(sender),
             nonce,
-            next_counter: 1,
+            next_counter: Arc::new(AtomicU64::new(1)),
         }
     }
 
@@ -100,10 +109,8 @@ impl Sealer {
     }
 
     /// Takes `count` successive counters; the first is returned.
-    pub fn take_counters(&mut self, count: u16) -> u64 {
-        let first = self.next_counter;
-        self.next_counter += u64::from(count);
-        first
+    pub fn take_counters(&self, count: u16) -> u64 {
+        self.next_counter.fetch_add(count.into(), Relaxed)
     }
 
     /// Writes the sealed datagram over `out`. `body` must not be longer than [`Sealer::room`].
@@ -201,6 +208,7 @@ impl std::fmt::Debug for Opener {
 }
 
 /// What ties a datagram to its cluster.
+#[derive(Clone)]
 struct ClusterBinding {
     clear: [u8; CLEAR],
     associated: Vec<u8>,

@@ -1,5 +1,5 @@
 //! chitchat's transport: messages out are encoded, split, sealed and sent; datagrams in are opened, checked against
-//! replay, put together and decoded, in this order.
+//! replay, put together and decoded, in this order. A probe is answered here, or handed on to whoever looks at peers.
 //!
 //! Architecture invariant: nothing here ends the gossip loop. chitchat stops for ever at the first error that `recv`
 //! returns, so there is none: what is bad is counted and passed over.
@@ -12,11 +12,13 @@ use async_trait::async_trait;
 use chitchat::ChitchatMessage;
 use chitchat::transport::{Socket, Transport};
 use tokio::net::UdpSocket;
+use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::codec::Codec;
 use super::counters::{GossipCounters, Refusal};
 use super::fragments::Senders;
+use super::probe::{Probe, ProbeSender, Received};
 use super::seal::{MAX_DATAGRAM, Opener, Part, Sealer, Sender};
 
 /// After an error of the socket itself (out of memory, say), so that one that stays does not spin.
@@ -40,29 +42,60 @@ impl Transport for SealedTransport {
     }
 }
 
+/// Datagrams lost on purpose, for tests and benches: a share of all that arrive, by a fixed generator.
+#[derive(Debug, Clone, Copy)]
+pub struct Loss {
+    in_1000: u32,
+    state: u64,
+}
+
+impl Loss {
+    #[must_use]
+    pub const fn new(in_1000: u32, seed: u64) -> Self {
+        Self { in_1000, state: seed }
+    }
+
+    fn drops(&mut self) -> bool {
+        if self.in_1000 == 0 {
+            return false;
+        }
+        // A linear congruential generator (Knuth's constants).
+        self.state = self.state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.state >> 33) % 1000 < u64::from(self.in_1000)
+    }
+}
+
 pub struct SealedSocket {
-    socket: UdpSocket,
+    socket: Arc<UdpSocket>,
     me: Sender,
     sealer: Sealer,
     opener: Opener,
     senders: Senders,
     codec: Codec,
+    answers: ProbeSender,
+    probes: mpsc::Sender<Received>,
+    loss: Loss,
     counters: Arc<GossipCounters>,
     inbound: Box<[u8]>,
     outbound: Vec<u8>,
 }
 
 impl SealedSocket {
+    /// `probes` gets what others ask and answer; what finds no room there is as good as lost on the way.
     #[must_use]
     pub fn new(
-        socket: UdpSocket,
+        socket: Arc<UdpSocket>,
         me: Sender,
         sealer: Sealer,
         opener: Opener,
         codec: Codec,
+        probes: mpsc::Sender<Received>,
         counters: Arc<GossipCounters>,
     ) -> Self {
         Self {
+            answers: ProbeSender::new(Arc::clone(&socket), sealer.clone(), Arc::clone(&counters)),
+            probes,
+            loss: Loss::new(0, 0),
             socket,
             me,
             sealer,
@@ -76,6 +109,13 @@ impl SealedSocket {
         }
     }
 
+    /// For tests and benches.
+    #[must_use]
+    pub const fn losing(mut self, loss: Loss) -> Self {
+        self.loss = loss;
+        self
+    }
+
     /// What the datagram in `inbound` leads to. `Ok(None)`: parts of its message are missing.
     fn read(&mut self, length: usize) -> Result<Option<(SocketAddr, ChitchatMessage)>, Refusal> {
         let datagram = self.opener.open(&mut self.inbound[..length])?;
@@ -85,6 +125,13 @@ impl SealedSocket {
         if datagram.key > 0 {
             GossipCounters::add(&self.counters.opened_with_old_key, 1);
         }
+        if datagram.part.is_probe() {
+            self.senders.refuse_replay(&datagram)?;
+            let probe = serde_json::from_slice(datagram.body).map_err(|_| Refusal::Unreadable)?;
+            let received = Received { from: datagram.sender, probe };
+            self.take_probe(received);
+            return Ok(None);
+        }
         let Some(whole) = self.senders.take(&datagram, Instant::now(), &self.counters)? else {
             return Ok(None);
         };
@@ -93,6 +140,19 @@ impl SealedSocket {
         let from = datagram.sender.address;
         let message = self.codec.decode(&whole.bytes, whole.raw_length)?;
         Ok(Some((from, message)))
+    }
+
+    /// A ping is answered by the task that gossips, so that an answer says that gossip goes on.
+    fn take_probe(&mut self, received: Received) {
+        if let Probe::Ping { nonce, node } = &received.probe {
+            if *node == self.me.node {
+                self.answers.send(received.from.address, &Probe::Pong { nonce: *nonce });
+            }
+            return;
+        }
+        if self.probes.try_send(received).is_err() {
+            tracing::debug!("more probes than are looked at");
+        }
     }
 
     fn refuse(&self, why: Refusal, from: SocketAddr) {
@@ -159,6 +219,9 @@ impl Socket for SealedSocket {
                     continue;
                 }
             };
+            if self.loss.drops() {
+                continue;
+            }
             GossipCounters::add(&self.counters.datagrams_in, 1);
             GossipCounters::add(&self.counters.bytes_in, length);
             match self.read(length) {

@@ -1,5 +1,6 @@
 //! Real UDP on loopback, several nodes in this process.
 
+mod detection;
 mod hostile;
 mod membership;
 mod reports;
@@ -30,6 +31,7 @@ fn settings(node: &str, seeds: &[SocketAddr]) -> GossipSettings {
         phi: 8.0,
         dead_node_grace: Duration::from_secs(900),
         seed_refresh: Duration::from_secs(30),
+        lose_in_1000: 0,
     }
 }
 
