@@ -2,11 +2,12 @@
 //!
 //! Whatever is slow (MediaMTX, Redis, webhooks) runs in its edge's own task and comes back as an event.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use mtxfleet_wire::{DrainRefusal, DrainView, FleetEvent, WorkerReport};
+use mtxfleet_leader::election::LeaseAnswer;
+use mtxfleet_wire::{DrainRefusal, DrainView, FleetEvent, Terms, WorkerReport};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 
@@ -20,6 +21,7 @@ use crate::edge::resolver::Resolver;
 use crate::edge::state_file::StateFile;
 use crate::edge::system::MachineSampler;
 use crate::edge::webhook::Webhooks;
+use crate::node::draining::Saved;
 use crate::node::effect::{Effect, Pace};
 use crate::node::event::{Event, Ticket, Via};
 use crate::node::sample::{ServerProblem, ServerSample};
@@ -48,7 +50,8 @@ pub struct Edges {
     pub webhooks: Webhooks,
     pub feed: EventFeed,
     pub snapshot: watch::Sender<Arc<Snapshot>>,
-    pub state_file: StateFile,
+    pub state_file: StateFile<Saved>,
+    pub terms_file: StateFile<Terms>,
     pub machine: MachineSampler,
     pub forwarder: Forwarder,
 }
@@ -73,6 +76,8 @@ pub struct EventLoop {
     pace: watch::Sender<Pace>,
     answers: HashMap<Ticket, oneshot::Sender<Result<DrainView, DrainRefusal>>>,
     tickets: u64,
+    /// What effects brought about, for the node to hear next.
+    happened: VecDeque<Event>,
     machine_read: Option<Instant>,
     shown: Option<Instant>,
     exit: bool,
@@ -88,6 +93,7 @@ impl EventLoop {
             pace,
             answers: HashMap::new(),
             tickets: 0,
+            happened: VecDeque::new(),
             machine_read: None,
             shown: None,
             exit: false,
@@ -100,6 +106,7 @@ impl EventLoop {
         let mut stop = std::pin::pin!(stop);
         let mut next_tick = Instant::now();
         while !self.exit {
+            let wake = self.wake();
             let event = tokio::select! {
                 () = &mut stop => break,
                 () = tokio::time::sleep_until(next_tick) => {
@@ -107,6 +114,7 @@ impl EventLoop {
                     self.read_machine().await;
                     Event::Tick
                 }
+                () = tokio::time::sleep_until(wake) => Event::Tick,
                 Some(look) = inbox.looks.recv() => Event::Server(look),
                 Some(peers) = inbox.peers.recv() => Event::Peers(peers),
                 Some(event) = from_registry(&mut inbox.registry) => match self.of_registry(event) {
@@ -128,6 +136,10 @@ impl EventLoop {
             self.show();
         }
         self.perform(effects).await;
+        while let Some(event) = self.happened.pop_front() {
+            let effects = self.node.apply(self.now(), event);
+            self.perform(effects).await;
+        }
     }
 
     /// Copies what the HTTP API shows. Not at every event: most looks at the API are seconds apart, and in a large
@@ -176,6 +188,21 @@ impl EventLoop {
                     tracing::error!(%error, "the drain's state is not on disk; free space in node.state_dir");
                 }
             }
+            Effect::Lease(order) => match &edges.registry {
+                Some(registry) => registry.lease(order),
+                None => {
+                    let answer = LeaseAnswer::Unreachable("no registry is configured".to_owned());
+                    self.happened.push_back(Event::LeaseAnswered { number: order.number, answer });
+                }
+            },
+            Effect::SaveTerms(terms) => {
+                let saved = edges.terms_file.save(Some(terms)).await;
+                if let Err(error) = &saved {
+                    tracing::error!(%error, "the terms are not on disk; free space in node.state_dir");
+                }
+                self.happened.push_back(Event::TermsSaved { terms, done: saved.is_ok() });
+            }
+            Effect::PublishTerms(terms) => complain(edges.gossip.set_terms(&terms).await),
             Effect::BalancerWord(word) => {
                 edges.agent_check.set_word(word);
             }
@@ -209,6 +236,7 @@ impl EventLoop {
         match event {
             RegistryEvent::Reachable(reachable) => Some(Event::Registry { reachable }),
             RegistryEvent::Admission { drain, answer } => Some(Event::Admission { drain, answer }),
+            RegistryEvent::Lease { number, answer } => Some(Event::LeaseAnswered { number, answer }),
             RegistryEvent::WorkerReport(report) => Some(Event::WorkerReport { report, via: Via::Registry }),
             RegistryEvent::Seeds(seeds) => {
                 self.edges.gossip.add_seeds(seeds.iter().filter_map(|seed| seed.gossip.parse().ok()).collect());
@@ -247,12 +275,21 @@ impl EventLoop {
         }
     }
 
+    /// When the node wants to be asked next, between two ticks.
+    fn wake(&self) -> Instant {
+        let now = self.clock.mono();
+        let wait = self.node.wake().map_or(Duration::from_secs(1), |wake| wake.since(now));
+        Instant::now() + wait
+    }
+
     fn now(&self) -> Now {
         Now { mono: self.clock.mono(), wall: Clock::wall() }
     }
 
     /// Stopping is not draining: the media goes on, and the load balancers keep the last word they heard.
-    async fn stop(self) {
+    async fn stop(mut self) {
+        let effects = self.node.stop(self.now());
+        self.perform(effects).await;
         if let Some(registry) = &self.edges.registry {
             registry.flush(STOP_WITHIN).await;
         }

@@ -2,12 +2,14 @@
 //!
 //! One task owns the [`Node`]; nothing in it awaits, locks, or reads a clock. It routes: to [`readers`] (who reads
 //! here), [`traffic`] (how much), [`balancers`] (what load balancers are told), [`draining`] (the five phases, in crate
-//! `drain`), [`neighbours`] (what other nodes' drains ask of this one) and [`publishing`] (what the world hears).
+//! `drain`), [`neighbours`] (what other nodes' drains ask of this one), [`leadership`] (who decides for this role, in crate
+//! `leader`) and [`publishing`] (what the world hears).
 
 pub mod balancers;
 pub mod draining;
 pub mod effect;
 pub mod event;
+pub mod leadership;
 pub mod neighbours;
 pub mod publishing;
 pub mod readers;
@@ -28,6 +30,7 @@ use balancers::Balancers;
 use draining::Draining;
 use effect::{Effect, Pace};
 use event::Event;
+use leadership::{Leadership, LeadershipSettings};
 use neighbours::Neighbours;
 use publishing::{Said, stream_reports};
 use readers::{AnonymousRtsp, Readers};
@@ -60,6 +63,7 @@ pub struct Settings {
     pub exit_when_drained: bool,
     /// A peer that is silent for so long is dead.
     pub dead_after: Duration,
+    pub leadership: LeadershipSettings,
 }
 
 #[derive(Debug)]
@@ -73,6 +77,7 @@ pub struct Node {
     balancers: Balancers,
     draining: Draining,
     neighbours: Neighbours,
+    leadership: Leadership,
     said: Said,
     events_made: u64,
 }
@@ -108,6 +113,7 @@ impl Node {
             balancers: Balancers::new(now.mono),
             draining: Draining::default(),
             neighbours: Neighbours::default(),
+            leadership: Leadership::new(settings.facts.role, settings.id.clone(), settings.leadership),
             said: Said::default(),
             events_made: 0,
             settings,
@@ -115,6 +121,7 @@ impl Node {
         let mut effects = vec![Effect::SetPace(Pace::Calm)];
         effects.push(Effect::Announce(node.event(now, EventKind::NodeJoined { role: node.settings.facts.role })));
         node.take_up_saved(saved, now, &mut effects);
+        node.lead(now, &mut effects);
         node.publish(now, &mut effects);
         (node, effects)
     }
@@ -129,6 +136,8 @@ impl Node {
             Event::Peers(peers) => self.see_peers(now, peers, &mut effects),
             Event::Registry { reachable } => self.registry_reachable = reachable,
             Event::Admission { drain, answer } => self.admission_answered(now, &drain, answer, &mut effects),
+            Event::LeaseAnswered { number, answer } => self.leadership.answered(now, number, answer),
+            Event::TermsSaved { terms, done } => self.leadership.saved(now, terms, done),
             Event::BalancerPolled { who, word } => self.balancers.polled(now.mono, who, word),
             Event::WorkerReport { report, via } => self.worker_reported(report, via, &mut effects),
             Event::DrainOrdered { ticket, order } => self.drain_ordered(now, ticket, order, &mut effects),
@@ -136,6 +145,7 @@ impl Node {
         }
         self.pass_time(now, &mut effects);
         self.go_on_draining(now, &mut effects);
+        self.lead(now, &mut effects);
         self.publish(now, &mut effects);
         effects
     }

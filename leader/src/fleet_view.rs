@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use mtxfleet_wire::{
     Bitrate, DrainReport, Liveness, LoadReport, MemberView, Mono, NodeFacts, NodeId, NodeState, Role, ServerHealth,
-    StreamName, StreamReport,
+    StreamName, StreamReport, TermsReport,
 };
 
 /// A peer as gossip knows it now. What it has not said yet, or said in a way that cannot be read, is `None`.
@@ -35,6 +35,8 @@ pub struct Peer {
     /// Shared with gossip: in a large fleet a copy at each look would be most of an agent's work.
     pub streams: Arc<[StreamReport]>,
     pub drain: Option<DrainReport>,
+    /// What it knows of the orchestrators' terms.
+    pub terms: Option<TermsReport>,
 }
 
 #[derive(Debug, Clone, PartialEq)]

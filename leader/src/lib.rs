@@ -1,10 +1,12 @@
 //! The fleet as one node sees it, and the two orchestrators' policies over it. Pure.
 //!
-//! [`fleet_view`] turns gossip into who lives and who owns which stream. [`ingestion_orchestrator`] and
-//! [`distribution_orchestrator`] are thin policies over one [`engine`]; what they want is a [`plan`], which
-//! [`plan_checker`] judges apart. [`simulation`] runs the same engine over weeks of virtual time.
+//! [`fleet_view`] turns gossip into who lives and who owns which stream, [`election`] says who decides for a role.
+//! [`ingestion_orchestrator`] and [`distribution_orchestrator`] are thin policies over one [`engine`]; what they want is a
+//! [`plan`], which [`plan_checker`] judges apart. [`simulation`] runs the same engine over weeks of virtual time.
 
 pub mod fleet_view;
+
+pub mod election;
 
 pub mod distribution_orchestrator;
 pub mod ingestion_orchestrator;

@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::Context;
-use mtxfleet_wire::{NodeFacts, Role, SCHEMA, UnixMillis};
+use mtxfleet_wire::{NodeFacts, Role, RunId, SCHEMA, Terms, UnixMillis};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
@@ -17,12 +19,13 @@ use crate::edge::load_balancer::{AgentCheck, AgentCheckSettings};
 use crate::edge::mediamtx::{MediaMtx, MediaMtxSettings, Warmer, WarmerSettings};
 use crate::edge::registry::{Registry, RegistrySettings};
 use crate::edge::resolver::{Resolver, ResolverLimits, ResolverSettings};
-use crate::edge::state_file::StateFile;
+use crate::edge::state_file::{self, StateFile};
 use crate::edge::system::MachineSampler;
 use crate::edge::webhook::{WebhookSettings, Webhooks};
 use crate::edge::{collectors, tls};
 use crate::event_loop::{Edges, EventLoop, Forwarder, Inbox, look_at_server};
 use crate::node::effect::{BalancerWord, Pace};
+use crate::node::leadership::LeadershipSettings;
 use crate::node::{Node, Now, Settings};
 
 /// Streams that this node opens for draining neighbours, at most.
@@ -51,8 +54,9 @@ async fn run(config: Config) -> anyhow::Result<()> {
     let metrics = Arc::new(Metrics::default());
     let feed = EventFeed::default();
 
-    let state_file = StateFile::open(&config.node.state_dir)?;
-    let generation = state_file.next_generation(started);
+    let state_file = StateFile::open(&config.node.state_dir, "drain.json")?;
+    let terms_file = StateFile::open(&config.node.state_dir, "terms.json")?;
+    let generation = state_file::next_generation(&config.node.state_dir, started);
     let (gossip, peers) = Gossip::start(gossip_settings(&config).await?, generation).await?;
     let facts = facts(&config, gossip.advertised(), started);
     gossip.set_facts(&facts).await?;
@@ -63,6 +67,7 @@ async fn run(config: Config) -> anyhow::Result<()> {
                 cluster: config.cluster.name.clone(),
                 timeout: config.registry.timeout,
                 event_log_length: config.registry.event_log_length,
+                wait_replicas: config.registry.wait_replicas,
             })?;
             (Some(handle), Some(events))
         }
@@ -108,12 +113,10 @@ async fn run(config: Config) -> anyhow::Result<()> {
     }
     metrics.register_collector(webhooks.collector());
 
-    let saved = state_file.load().unwrap_or_else(|error| {
-        tracing::error!(error = %chain(&error), "no saved state");
-        None
-    });
+    let saved = loaded(&state_file);
+    let terms = loaded(&terms_file).unwrap_or_default();
     let now = Now { mono: clock.mono(), wall: started };
-    let (node, first) = Node::start(node_settings(&config, facts), saved, now);
+    let (node, first) = Node::start(node_settings(&config, facts, terms), saved, now);
     let (pace, paces) = watch::channel(Pace::Calm);
     let (looks_in, looks) = mpsc::channel(1);
     tokio::spawn(look_at_server(Arc::clone(&mediamtx), clock, config.mediamtx.sample_every, paces, looks_in));
@@ -133,6 +136,7 @@ async fn run(config: Config) -> anyhow::Result<()> {
         feed,
         snapshot,
         state_file,
+        terms_file,
         machine: MachineSampler::new(config.mediamtx.recording_dir.clone()),
         forwarder,
     };
@@ -159,7 +163,7 @@ fn facts(config: &Config, gossip: SocketAddr, started: UnixMillis) -> NodeFacts 
     }
 }
 
-fn node_settings(config: &Config, facts: NodeFacts) -> Settings {
+fn node_settings(config: &Config, facts: NodeFacts, terms: Terms) -> Settings {
     Settings {
         id: config.node.id.clone(),
         facts,
@@ -171,7 +175,21 @@ fn node_settings(config: &Config, facts: NodeFacts) -> Settings {
         drain: config.drain.clone(),
         exit_when_drained: config.exit_when_drained,
         dead_after: config.gossip.dead_after,
+        leadership: LeadershipSettings {
+            run: RunId(uuid::Uuid::new_v4().as_u64_pair().0),
+            terms,
+            candidate: false,
+            lease_ttl: config.registry.lease_ttl,
+        },
     }
+}
+
+/// What the file holds; when that cannot be read it is said, and nothing is held.
+fn loaded<T: Serialize + DeserializeOwned + Send + 'static>(file: &StateFile<T>) -> Option<T> {
+    file.load().unwrap_or_else(|error| {
+        tracing::error!(error = %chain(&error), "no saved state");
+        None
+    })
 }
 
 async fn gossip_settings(config: &Config) -> anyhow::Result<GossipSettings> {

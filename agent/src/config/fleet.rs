@@ -40,6 +40,10 @@ pub struct Registry {
     pub timeout: Duration,
     /// Events kept in the event log, about (10,000).
     pub event_log_length: usize,
+    /// How long an orchestrator's lease lasts; it is renewed four times in it (6 s).
+    pub lease_ttl: Duration,
+    /// Replicas that must have a lease before it counts (0).
+    pub wait_replicas: u32,
 }
 
 pub(super) fn gossip(section: &Section<'_>, node: Option<&NodeSection>) -> Option<Gossip> {
@@ -81,7 +85,15 @@ pub(super) fn registry(section: &Section<'_>) -> Option<Registry> {
     });
     let timeout = section.duration("timeout", "2s", "100ms"..="1m");
     let event_log_length = section.integer("event_log_length", 10_000, 100..=10_000_000);
-    Some(Registry { url: url?, timeout: timeout?, event_log_length: event_log_length? as usize })
+    let lease_ttl = section.duration("lease_ttl", "6s", "1s"..="1m");
+    let wait_replicas = section.integer("wait_replicas", 0, 0..=16);
+    Some(Registry {
+        url: url?,
+        timeout: timeout?,
+        event_log_length: event_log_length? as usize,
+        lease_ttl: lease_ttl?,
+        wait_replicas: wait_replicas? as u32,
+    })
 }
 
 /// An IP address and a port to listen on.

@@ -1,6 +1,7 @@
-//! What must survive the agent: its drain, as JSON in `STATE_DIR/drain.json`, and the generation of its last start.
+//! What must survive the agent, as JSON in files of `STATE_DIR`: its drain (`drain.json`), the orchestrators' terms that
+//! it knows (`terms.json`), and the generation of its last start.
 //!
-//! A thread of its own writes, in the order of the calls. A disk that hangs holds the event loop up once, for
+//! A thread for each file writes, in the order of the calls. A disk that hangs holds the event loop up once, for
 //! [`SAVED_WITHIN`], and what could not be written is tried again until it is, or something newer is.
 
 use std::io;
@@ -11,9 +12,9 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
 
 use mtxfleet_wire::UnixMillis;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use tokio::sync::oneshot;
-
-use crate::node::draining::Saved;
 
 /// The event loop waits for the disk this long at most. A write of some kilobytes with its sync takes milliseconds; one
 /// that takes longer than this must not keep a drain from its deadlines.
@@ -22,17 +23,18 @@ pub const SAVED_WITHIN: Duration = Duration::from_secs(2);
 /// What the disk did not take is tried again after this long.
 const TRY_AGAIN: Duration = Duration::from_secs(1);
 
+/// One file, which holds a `T` or is not there.
 #[derive(Debug)]
-pub struct StateFile {
+pub struct StateFile<T> {
     path: PathBuf,
-    writer: mpsc::Sender<Job>,
+    writer: mpsc::Sender<Job<T>>,
     /// The writer is with a job that nobody waits for any more.
     behind: Arc<AtomicBool>,
 }
 
 #[derive(Debug)]
-struct Job {
-    saved: Option<Saved>,
+struct Job<T> {
+    saved: Option<T>,
     done: oneshot::Sender<io::Result<()>>,
 }
 
@@ -41,19 +43,19 @@ struct Job {
 pub enum StateError {
     #[error("cannot use the state directory {dir}; create it, writable for the agent, or set node.state_dir")]
     Directory { dir: PathBuf, source: io::Error },
-    #[error("cannot read {path}; the node starts in service, and a drain that was under way does not go on")]
+    #[error("cannot read {path}; the agent starts as if it had not been there")]
     Read { path: PathBuf, source: io::Error },
-    #[error("{path} is damaged; the node starts in service, and a drain that was under way does not go on")]
+    #[error("{path} is damaged; the agent starts as if it had not been there")]
     Damaged { path: PathBuf, source: serde_json::Error },
 }
 
-impl StateFile {
+impl<T: Serialize + DeserializeOwned + Send + 'static> StateFile<T> {
     /// # Errors
     /// [`StateError::Directory`] when the directory is not there and cannot be made, or no thread can.
-    pub fn open(dir: &Path) -> Result<Self, StateError> {
+    pub fn open(dir: &Path, name: &str) -> Result<Self, StateError> {
         let failed = |source| StateError::Directory { dir: dir.to_owned(), source };
         std::fs::create_dir_all(dir).map_err(failed)?;
-        let path = dir.join("drain.json");
+        let path = dir.join(name);
         let (writer, jobs) = mpsc::channel();
         let behind = Arc::<AtomicBool>::default();
         let (to, late) = (path.clone(), Arc::clone(&behind));
@@ -62,25 +64,9 @@ impl StateFile {
         Ok(Self { path, writer, behind })
     }
 
-    /// `now`, or, where the clock was set back since the last start, one more than that start's: other nodes refuse the
-    /// gossip of a generation older than one they have heard. Kept in `STATE_DIR/generation`.
-    #[must_use]
-    pub fn next_generation(&self, now: UnixMillis) -> UnixMillis {
-        let path = self.path.with_file_name("generation");
-        let last = std::fs::read_to_string(&path).ok().and_then(|text| text.trim().parse::<u64>().ok());
-        let next = last.map_or(now.0, |last| now.0.max(last.saturating_add(1)));
-        if next != now.0 {
-            tracing::warn!(last, now = now.0, "the clock was set back since the last start; check it");
-        }
-        if let Err(error) = write(&path, next.to_string().as_bytes()) {
-            tracing::warn!(%error, "the generation of this start is not on disk");
-        }
-        UnixMillis(next)
-    }
-
     /// # Errors
     /// [`StateError::Read`], [`StateError::Damaged`]; the file is left as it is, for whoever looks into it.
-    pub fn load(&self) -> Result<Option<Saved>, StateError> {
+    pub fn load(&self) -> Result<Option<T>, StateError> {
         let text = match std::fs::read(&self.path) {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -95,7 +81,7 @@ impl StateFile {
     /// # Errors
     /// What the file system says, or `TimedOut` after [`SAVED_WITHIN`]; the file then holds what it held before, and
     /// the writer tries on.
-    pub async fn save(&self, saved: Option<Saved>) -> io::Result<()> {
+    pub async fn save(&self, saved: Option<T>) -> io::Result<()> {
         let ended = || io::Error::other("the writer of the state file has ended");
         let late = || io::Error::new(io::ErrorKind::TimedOut, "the disk is slow to take it");
         let (done, written) = oneshot::channel();
@@ -113,9 +99,25 @@ impl StateFile {
     }
 }
 
+/// `now`, or, where the clock was set back since the last start, one more than that start's: other nodes refuse the
+/// gossip of a generation older than one they have heard. Kept in `STATE_DIR/generation`; the directory is there.
+#[must_use]
+pub fn next_generation(dir: &Path, now: UnixMillis) -> UnixMillis {
+    let path = dir.join("generation");
+    let last = std::fs::read_to_string(&path).ok().and_then(|text| text.trim().parse::<u64>().ok());
+    let next = last.map_or(now.0, |last| now.0.max(last.saturating_add(1)));
+    if next != now.0 {
+        tracing::warn!(last, now = now.0, "the clock was set back since the last start; check it");
+    }
+    if let Err(error) = write(&path, next.to_string().as_bytes()) {
+        tracing::warn!(%error, "the generation of this start is not on disk");
+    }
+    UnixMillis(next)
+}
+
 /// Until the [`StateFile`] is dropped.
-fn write_all(path: &Path, jobs: &mpsc::Receiver<Job>, behind: &AtomicBool) {
-    let mut unwritten: Option<Option<Saved>> = None;
+fn write_all<T: Serialize>(path: &Path, jobs: &mpsc::Receiver<Job<T>>, behind: &AtomicBool) {
+    let mut unwritten: Option<Option<T>> = None;
     loop {
         let job = match unwritten {
             Some(_) => jobs.recv_timeout(TRY_AGAIN),
@@ -136,7 +138,7 @@ fn write_all(path: &Path, jobs: &mpsc::Receiver<Job>, behind: &AtomicBool) {
     }
 }
 
-fn put(path: &Path, saved: Option<&Saved>) -> io::Result<()> {
+fn put<T: Serialize>(path: &Path, saved: Option<&T>) -> io::Result<()> {
     match saved {
         Some(saved) => write(path, &serde_json::to_vec(saved)?),
         None => match std::fs::remove_file(path) {
@@ -158,6 +160,11 @@ fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::node::draining::Saved;
+
+    fn open(dir: &Path) -> StateFile<Saved> {
+        StateFile::open(dir, "drain.json").expect("made")
+    }
 
     fn a_drain() -> Saved {
         let order = mtxfleet_drain::Order {
@@ -181,7 +188,7 @@ mod tests {
         // Opening a pipe for writing waits for its reader, as a disk that hangs would.
         let made = std::process::Command::new("mkfifo").arg(dir.path().join("drain.new")).status();
         assert!(made.expect("mkfifo").success());
-        let file = StateFile::open(dir.path()).expect("made");
+        let file = open(dir.path());
         let began = tokio::time::Instant::now();
         let first = file.save(Some(a_drain())).await.expect_err("it hangs");
         assert_eq!(first.kind(), io::ErrorKind::TimedOut);
@@ -194,7 +201,7 @@ mod tests {
     #[tokio::test]
     async fn what_the_disk_did_not_take_is_there_once_it_does() {
         let dir = tempfile::tempdir().expect("temporary directory");
-        let file = StateFile::open(dir.path()).expect("made");
+        let file = open(dir.path());
         let in_the_way = dir.path().join("drain.new");
         std::fs::create_dir(&in_the_way).expect("made");
         file.save(Some(a_drain())).await.expect_err("a directory is no file");
@@ -210,7 +217,7 @@ mod tests {
     #[tokio::test]
     async fn a_clock_that_was_set_back_makes_no_older_generation() {
         let dir = tempfile::tempdir().expect("temporary directory");
-        let start = |now| StateFile::open(dir.path()).expect("made").next_generation(UnixMillis(now)).0;
+        let start = |now| next_generation(dir.path(), UnixMillis(now)).0;
         assert_eq!(
             [start(1_000), start(2_000), start(500), start(500), start(3_000)],
             [1_000, 2_000, 2_001, 2_002, 3_000]
@@ -220,7 +227,7 @@ mod tests {
     #[tokio::test]
     async fn what_was_saved_is_loaded_and_a_damaged_file_is_an_error_not_a_panic() {
         let dir = tempfile::tempdir().expect("temporary directory");
-        let file = StateFile::open(&dir.path().join("new")).expect("made");
+        let file = open(&dir.path().join("new"));
         assert!(file.load().expect("no file is no error").is_none());
         let saved = a_drain();
         file.save(Some(saved.clone())).await.expect("saved");

@@ -5,6 +5,9 @@ use mtxfleet_wire::{
     StreamName, StreamRecord, StreamReport, WorkerReport,
 };
 
+use mtxfleet_leader::election::LeaseOrder;
+use mtxfleet_wire::{Terms, TermsReport};
+
 use super::draining::Saved;
 use super::event::Ticket;
 use super::sample::Protocol;
@@ -37,6 +40,12 @@ pub enum Effect {
     },
     /// Write this to disk (`None`: remove the file) before anything after it in the list is done.
     Persist(Option<Saved>),
+    /// Ask Redis for a lease; [`super::event::Event::LeaseAnswered`] is the answer, always.
+    Lease(LeaseOrder),
+    /// Write the terms to disk; [`super::event::Event::TermsSaved`] says whether they are there.
+    SaveTerms(Terms),
+    /// Gossip: what this node knows of the orchestrators' terms.
+    PublishTerms(TermsReport),
     /// What the agent-check answers from now on.
     BalancerWord(BalancerWord),
     /// Owners of all streams, for the resolver: stream, owner's node, `host:port` of its RTSP server.

@@ -1,7 +1,8 @@
 //! What the edges tell the node.
 
 pub use mtxfleet_leader::Peer;
-use mtxfleet_wire::{DrainId, DrainOrder, DrainRefusal, WorkerReport};
+use mtxfleet_leader::election::LeaseAnswer;
+use mtxfleet_wire::{DrainId, DrainOrder, DrainRefusal, Terms, WorkerReport};
 
 use super::effect::BalancerWord;
 use super::sample::{MachineSample, ServerProblem, ServerSample};
@@ -23,6 +24,16 @@ pub enum Event {
     Admission {
         drain: DrainId,
         answer: Admission,
+    },
+    /// The answer to [`super::effect::Effect::Lease`] with this number.
+    LeaseAnswered {
+        number: u64,
+        answer: LeaseAnswer,
+    },
+    /// The answer to [`super::effect::Effect::SaveTerms`].
+    TermsSaved {
+        terms: Terms,
+        done: bool,
     },
     /// A load balancer asked for this node's agent-check line and was answered `word`. `who` is the text that its
     /// `agent-send` makes it send.

@@ -31,6 +31,7 @@ struct Passed {
 impl Node {
     pub(super) fn see_peers(&mut self, now: Now, peers: Vec<Peer>, effects: &mut Vec<Effect>) {
         let changes = self.fleet.update(now.mono, peers);
+        self.leadership.hear(now, &self.fleet);
         self.say_changes(now, changes, effects);
         self.pass_on_drains(now, effects);
     }

@@ -12,6 +12,7 @@ use mtxfleet_wire::{
 use super::draining::Saved;
 use super::effect::BalancerWord;
 use super::event::{Admission, Peer, Ticket, Via};
+use super::leadership::LeadershipSettings;
 use super::sample::{PathSample, Protocol, SessionSample, SessionState};
 use super::*;
 
@@ -47,6 +48,12 @@ fn settings(role: Role) -> Settings {
         drain: mtxfleet_drain::Settings::default(),
         exit_when_drained: false,
         dead_after: Duration::from_secs(5),
+        leadership: LeadershipSettings {
+            run: mtxfleet_wire::RunId(7),
+            terms: mtxfleet_wire::Terms::default(),
+            candidate: false,
+            lease_ttl: Duration::from_secs(6),
+        },
     }
 }
 
@@ -74,6 +81,7 @@ fn peer(name: &str, role: Role) -> Peer {
         }),
         streams: Arc::default(),
         drain: None,
+        terms: None,
     }
 }
 

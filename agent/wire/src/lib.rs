@@ -11,6 +11,7 @@ mod notice;
 mod registry;
 mod rendezvous;
 mod report;
+mod term;
 mod units;
 
 pub use event::*;
@@ -20,6 +21,7 @@ pub use notice::*;
 pub use registry::*;
 pub use rendezvous::*;
 pub use report::*;
+pub use term::*;
 pub use units::*;
 
 /// Version of the records in gossip, in Redis and in events.

@@ -65,6 +65,20 @@ impl RegistryKeys {
         self.key("drain-records")
     }
 
+    /// Hash with an expiry, gone when nobody holds it: `node`, `run`, `epoch` of a role's orchestrator. Written only by
+    /// the lease script.
+    #[must_use]
+    pub fn lease(&self, role: crate::Role) -> String {
+        self.key(&format!("lease:{role}"))
+    }
+
+    /// Hash: `epoch`, `run` and `node` of the latest term of a role, and `history`, Redis's own replication id when it
+    /// was given. Never expires. Writes of an orchestrator are checked against it.
+    #[must_use]
+    pub fn term(&self, role: crate::Role) -> String {
+        self.key(&format!("term:{role}"))
+    }
+
     /// Pub/sub channel: [`crate::FleetEvent`].
     #[must_use]
     pub fn events(&self) -> String {

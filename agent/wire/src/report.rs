@@ -6,6 +6,7 @@
 //! | `load` | every second | [`LoadReport`] |
 //! | `streams/0` .. `streams/f` | when they change | a list of [`StreamReport`], by hash of the name |
 //! | `drain` | while draining | [`DrainReport`] |
+//! | `terms` | when an orchestrator changes | [`crate::TermsReport`] |
 //!
 //! A figure that is missing is `None`: unknown, never zero.
 

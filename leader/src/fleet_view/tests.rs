@@ -46,6 +46,7 @@ fn peer(name: &str, role: Role) -> Peer {
         }),
         streams: Arc::default(),
         drain: None,
+        terms: None,
     }
 }
 

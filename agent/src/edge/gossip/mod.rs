@@ -24,7 +24,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use chitchat::{ChitchatConfig, ChitchatHandle, ChitchatId, FailureDetectorConfig};
-use mtxfleet_wire::{ClusterName, DrainReport, LoadReport, NodeFacts, NodeId, StreamReport, UnixMillis};
+use mtxfleet_wire::{ClusterName, DrainReport, LoadReport, NodeFacts, NodeId, StreamReport, TermsReport, UnixMillis};
 use serde::Serialize;
 use tokio::net::UdpSocket;
 use tokio::sync::{mpsc, watch};
@@ -244,6 +244,12 @@ impl Gossip {
             return Ok(());
         };
         self.set(publish::DRAIN, drain).await
+    }
+
+    /// # Errors
+    /// [`GossipError::TooLong`].
+    pub async fn set_terms(&self, terms: &TermsReport) -> Result<(), GossipError> {
+        self.set(publish::TERMS, terms).await
     }
 
     /// All streams of this node. Those that find no room in their part of the report are left out, those owned last,

@@ -12,12 +12,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chitchat::{Chitchat, ChitchatId, NodeState};
-use mtxfleet_wire::{DrainReport, LoadReport, NodeFacts, NodeId, STREAM_SHARDS, StreamReport};
+use mtxfleet_wire::{DrainReport, LoadReport, NodeFacts, NodeId, STREAM_SHARDS, StreamReport, TermsReport};
 use serde::de::DeserializeOwned;
 
 use super::counters::GossipCounters;
 use super::probe::{Nonce, Probe, Received, Subject};
-use super::publish::{DRAIN, FACTS, LEFT, LOAD, STREAMS};
+use super::publish::{DRAIN, FACTS, LEFT, LOAD, STREAMS, TERMS};
 use super::silence::{Act, Silence};
 use crate::node::event::Peer;
 
@@ -83,6 +83,7 @@ struct Known {
     facts: Slot<NodeFacts>,
     load: Slot<LoadReport>,
     drain: Slot<DrainReport>,
+    terms: Slot<TermsReport>,
     shards: [Slot<Vec<StreamReport>>; STREAM_SHARDS as usize],
     /// All shards, joined anew when one of them changed.
     streams: Arc<[StreamReport]>,
@@ -155,6 +156,7 @@ impl View {
             load: known.load.value.clone(),
             streams: Arc::clone(&known.streams),
             drain: known.drain.value.clone(),
+            terms: known.terms.value.clone(),
         };
         self.known.iter().filter(|(_, known)| !known.left).map(peer).collect()
     }
@@ -334,6 +336,7 @@ impl Known {
             facts: Slot::default(),
             load: Slot::default(),
             drain: Slot::default(),
+            terms: Slot::default(),
             shards: Default::default(),
             streams: Arc::default(),
         }
@@ -343,6 +346,7 @@ impl Known {
         let mut matters = std::mem::replace(&mut self.left, state.contains_key(LEFT)) != self.left;
         matters |= self.facts.read(node, state, FACTS, counters);
         matters |= self.drain.read(node, state, DRAIN, counters);
+        matters |= self.terms.read(node, state, TERMS, counters);
         let mut streams_changed = false;
         for (shard, key) in self.shards.iter_mut().zip(STREAMS) {
             streams_changed |= shard.read(node, state, key, counters);

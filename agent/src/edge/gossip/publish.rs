@@ -6,6 +6,7 @@ use serde::Serialize;
 pub const FACTS: &str = "facts";
 pub const LOAD: &str = "load";
 pub const DRAIN: &str = "drain";
+pub const TERMS: &str = "terms";
 /// Says that the node has left the fleet for good; its value means nothing.
 pub const LEFT: &str = "left";
 /// By shard number.

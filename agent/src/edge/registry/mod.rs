@@ -4,11 +4,13 @@
 //!  event loop -- project, admit, release, announce --> task    -- one connection --> Redis
 //!             <-- Reachable, Admission, Seeds --------
 //!             <-- WorkerReport ----------------------- reports -- one connection, XREAD BLOCK
+//!             -- lease, <-- Lease -------------------- lease   -- one connection, WAIT
 //! ```
-//! Nothing here waits for Redis but those two tasks. Start-up does not, each command has a time limit, and what
+//! Nothing here waits for Redis but those three tasks. Start-up does not, each command has a time limit, and what
 //! cannot be written is kept within bounds: the newest projection replaces one not yet sent, events wait up to
 //! [`EVENT_KEPT`]. `docs/ref/registry.md` says what stands in Redis.
 
+mod lease;
 mod projection;
 mod reports;
 mod scripts;
@@ -25,6 +27,7 @@ pub use stats::RegistryStats;
 use std::sync::Arc;
 use std::time::Duration;
 
+use mtxfleet_leader::election::{LeaseAnswer, LeaseOrder};
 use mtxfleet_wire::{ClusterName, DrainId, FleetEvent, NodeId, RegistryKeys, Role, WorkerReport};
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -49,6 +52,8 @@ pub struct RegistrySettings {
     pub timeout: Duration,
     /// Events kept in the event log, about (Redis trims whole blocks of some 100).
     pub event_log_length: usize,
+    /// Replicas that must have a lease before it counts; 0: none is waited for.
+    pub wait_replicas: u32,
 }
 
 /// The URL in the settings is no Redis URL. Nothing was started.
@@ -84,6 +89,11 @@ pub enum RegistryEvent {
         drain: DrainId,
         answer: Admission,
     },
+    /// To [`RegistryHandle::lease`], with the order's number.
+    Lease {
+        number: u64,
+        answer: LeaseAnswer,
+    },
     /// A worker said something, to whichever node it concerns. May be said twice.
     WorkerReport(WorkerReport),
     /// Nodes that are not offline, without this one. After each connection and every 30 s.
@@ -95,7 +105,7 @@ pub enum RegistryEvent {
 pub struct Registry;
 
 impl Registry {
-    /// Starts both tasks on the current tokio runtime and returns at once, whether Redis is there or not. They end
+    /// Starts its tasks on the current tokio runtime and returns at once, whether Redis is there or not. They end
     /// when the last handle is dropped or the receiver is.
     ///
     /// # Errors
@@ -110,9 +120,10 @@ impl Registry {
 
         let link = Link { client, keys, timeout: settings.timeout, stats: Arc::clone(&stats) };
         tokio::spawn(reports::run(link.clone(), events.clone()));
+        let leases = lease::start(link.clone(), settings.wait_replicas, events.clone());
         let task = task::Task::new(link, settings.event_log_length, command_queue, newest, events.clone());
         tokio::spawn(task.run());
-        Ok((RegistryHandle { commands, projection, events, stats }, receiver))
+        Ok((RegistryHandle { commands, projection, leases, events, stats }, receiver))
     }
 }
 
@@ -121,6 +132,7 @@ impl Registry {
 pub struct RegistryHandle {
     commands: mpsc::Sender<Command>,
     projection: watch::Sender<Option<Arc<Projection>>>,
+    leases: lease::LeaseDesk,
     events: mpsc::Sender<RegistryEvent>,
     stats: Arc<RegistryStats>,
 }
@@ -138,6 +150,11 @@ impl RegistryHandle {
             let answer = Admission::Unreachable("too many orders to the registry are waiting".to_owned());
             let _ = self.events.try_send(RegistryEvent::Admission { drain, answer });
         }
+    }
+
+    /// Asks for a lease; [`RegistryEvent::Lease`] is the answer, always, within a third of the lease's TTL.
+    pub fn lease(&self, order: LeaseOrder) {
+        self.leases.ask(order);
     }
 
     /// Frees the place that admission gave. When Redis is away, it is freed once it is back.
@@ -159,7 +176,9 @@ impl RegistryHandle {
     /// Waits until everything ordered before is written, at most `within`. True when it is.
     pub async fn flush(&self, within: Duration) -> bool {
         let (done, wait) = oneshot::channel();
-        let flushed = async { self.commands.send(Command::Flush(done)).await.is_ok() && wait.await.is_ok() };
+        let flushed = async {
+            self.leases.flush().await && self.commands.send(Command::Flush(done)).await.is_ok() && wait.await.is_ok()
+        };
         tokio::time::timeout(within, flushed).await.unwrap_or(false)
     }
 

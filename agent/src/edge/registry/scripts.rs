@@ -135,6 +135,6 @@ fn json(record: &impl serde::Serialize) -> RedisResult<String> {
         .map_err(|error| (redis::ErrorKind::Client, "a record cannot be put as JSON", error.to_string()).into())
 }
 
-fn odd(script: &'static str) -> redis::RedisError {
+pub(super) fn odd(script: &'static str) -> redis::RedisError {
     (redis::ErrorKind::UnexpectedReturnType, "a script answered oddly", script.to_owned()).into()
 }

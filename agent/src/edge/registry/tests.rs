@@ -26,7 +26,13 @@ fn keys() -> RegistryKeys {
 }
 
 fn settings(url: String) -> RegistrySettings {
-    RegistrySettings { url, cluster: cluster(), timeout: Duration::from_millis(300), event_log_length: 200 }
+    RegistrySettings {
+        url,
+        cluster: cluster(),
+        timeout: Duration::from_millis(300),
+        event_log_length: 200,
+        wait_replicas: 0,
+    }
 }
 
 fn node_id(name: &str) -> NodeId {
