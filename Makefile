@@ -36,12 +36,23 @@ lint: ## Formatting, clippy, docs, licences and dependencies
 
 # The end-to-end tests start a whole fleet each, so test binaries run one after the other (as cargo does), and the
 # tests of the lab one at a time (they wait for each other). What was skipped is collected and shown at the end.
+.PHONY: wheel
+wheel: ## Build the Python wheel, optimised, into target/wheel
+	@tests/setup/install-missing.sh python3-venv
+	tests/setup/wheel.sh "$(abspath $(TARGET))/wheel" --release
+
 .PHONY: test
 test: setup ## Everything that must hold before a change is merged
 	@export MTXFLEET_TEST_NOTES="$$(mktemp)"
 	trap 'rm -f "$$MTXFLEET_TEST_NOTES"' EXIT
 	$(MAKE) --no-print-directory lint
 	$(MAKE) --no-print-directory build
+	tests/setup/install-missing.sh python3-venv
+	if wheel="$$(tests/setup/wheel.sh "$(abspath $(TARGET))/wheel-dev" --profile dev)"; then
+		export MTXFLEET_WHEEL="$$wheel"
+	elif [ $$? -ne 3 ]; then
+		exit 1
+	fi
 	# Looked for once, and not by each test: downloading may take long to fail.
 	if server="$$($(TARGET)/debug/mtxfleet-find-server)"; then
 		export MEDIAMTX_BIN="$$server"

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs the Debian packages that the lab starts: redis-server, haproxy and ffmpeg, and whatever is named as arguments,
-# as PACKAGE or PACKAGE:PROGRAM (`make bench` names prometheus-node-exporter). Installs only what is missing, with
+# as PACKAGE or PACKAGE:PROGRAM (`make bench` names prometheus-node-exporter, `make test` python3-venv). Installs only what is missing, with
 # apt-get, as root or through passwordless sudo; otherwise prints the one command to run and ends with 1.
 #
 # A package installed here does not start its service (a policy-rc.d for the time of the installation forbids it), nor
@@ -17,9 +17,16 @@ for named in "$@"; do
 done
 
 PATH="$PATH:/usr/local/sbin:/usr/sbin:/sbin"
+there() {
+    case $1 in
+        # No program, but what Debian's python3 leaves out of `python3 -m venv`.
+        python3-venv) python3 -c 'import ensurepip' 2>/dev/null ;;
+        *) command -v "$1" >/dev/null ;;
+    esac
+}
 missing=()
 for pair in "${wanted[@]}"; do
-    command -v "${pair#*:}" >/dev/null || missing+=("${pair%%:*}")
+    there "${pair#*:}" || missing+=("${pair%%:*}")
 done
 if [ ${#missing[@]} -eq 0 ]; then
     exit 0

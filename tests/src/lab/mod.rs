@@ -18,6 +18,7 @@ pub mod node;
 pub mod prober;
 pub mod process;
 pub mod programs;
+pub mod python;
 pub mod reader;
 pub mod redis;
 pub mod relay;

@@ -1,0 +1,73 @@
+//! Python programs that use the wheel, in a virtual environment that holds nothing else.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use tokio::process::Command;
+
+use super::process::{Process, Recipe};
+use super::{CLUSTER, Lab, programs};
+
+/// Path of the built wheel; `make test` sets it.
+pub const WHEEL: &str = "MTXFLEET_WHEEL";
+
+/// PyAV and numpy are some 60 MB.
+const INSTALL_WITHIN: Duration = Duration::from_secs(300);
+
+/// A virtual environment with the wheel.
+#[derive(Debug)]
+pub struct Python {
+    program: PathBuf,
+}
+
+impl Python {
+    /// Installs the wheel with its extra `av` into a new virtual environment in `folder`.
+    ///
+    /// # Errors
+    /// When it cannot be installed; the message holds what pip said.
+    pub async fn install(wheel: &Path, folder: &Path) -> Result<Self> {
+        let venv = folder.join("venv");
+        run(Command::new(programs::find("python3")?).args(["-m", "venv"]).arg(&venv)).await?;
+        let wanted = format!("{}[av]", wheel.display());
+        let pip = venv.join("bin/pip");
+        run(Command::new(pip).args(["install", "--quiet", "--disable-pip-version-check", &wanted])).await?;
+        Ok(Self { program: venv.join("bin/python") })
+    }
+
+    /// Starts a script as a worker of the lab's fleet. Its standard output is in the log.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn worker(&self, lab: &Lab, name: &str, script: &Path, args: &[&str]) -> Result<Process> {
+        let url = format!("rtsp://{}", lab.balancer.live);
+        let agents: Vec<String> = lab.nodes.iter().map(|node| node.agent.url()).collect();
+        let mut recipe = Recipe::new(name, self.program.clone())
+            .args([script.display().to_string()])
+            .args(args.iter().copied())
+            .env("MTXFLEET_URL", url)
+            .env("MTXFLEET_CLUSTER", CLUSTER)
+            .env("MTXFLEET_AGENTS", agents.join(","))
+            .env("MTXFLEET_WORKER_TOKEN", lab.token.clone());
+        if let Some(redis) = &lab.redis {
+            recipe = recipe.env("MTXFLEET_REDIS", redis.url());
+        }
+        recipe.start(&lab.logs())
+    }
+
+    /// Runs a script to its end and gives what it printed.
+    ///
+    /// # Errors
+    /// When it fails, with what it said.
+    pub async fn script(&self, text: &str) -> Result<String> {
+        run(Command::new(&self.program).args(["-c", text])).await
+    }
+}
+
+async fn run(command: &mut Command) -> Result<String> {
+    let output = tokio::time::timeout(INSTALL_WITHIN, command.kill_on_drop(true).output()).await;
+    let output = output.with_context(|| format!("{command:?} took too long"))??;
+    let said = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "{command:?} failed:\n{said}");
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
