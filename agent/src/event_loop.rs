@@ -15,7 +15,7 @@ use crate::edge::clock::Clock;
 use crate::edge::gossip::Gossip;
 use crate::edge::http::{EventFeed, HttpRequest, Snapshot};
 use crate::edge::load_balancer::{AgentCheck, Poll};
-use crate::edge::mediamtx::{MediaMtx, Warmer};
+use crate::edge::mediamtx::{LetGo, MediaMtx, Warmer};
 use crate::edge::registry::{AdmitRequest, RegistryEvent, RegistryHandle};
 use crate::edge::resolver::Resolver;
 use crate::edge::state_file::StateFile;
@@ -45,6 +45,7 @@ pub struct Edges {
     pub registry: Option<RegistryHandle>,
     pub mediamtx: Arc<MediaMtx>,
     pub warmer: Warmer,
+    pub let_go: LetGo,
     pub resolver: Option<Arc<Resolver>>,
     pub agent_check: Arc<AgentCheck>,
     pub webhooks: Webhooks,
@@ -210,6 +211,7 @@ impl EventLoop {
                 edges.resolver.as_ref().inspect(|resolver| resolver.set_owners(owners));
             }
             Effect::KeepWarm(streams) => edges.warmer.set(streams),
+            Effect::LetGo(streams) => edges.let_go.set(streams),
             Effect::Disconnect { protocol, session } => {
                 let mediamtx = Arc::clone(&edges.mediamtx);
                 tokio::spawn(async move {

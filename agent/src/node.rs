@@ -2,13 +2,14 @@
 //!
 //! One task owns the [`Node`]; nothing in it awaits, locks, or reads a clock. It routes: to [`readers`] (who reads
 //! here), [`traffic`] (how much), [`balancers`] (what load balancers are told), [`draining`] (the five phases, in crate
-//! `drain`), [`neighbours`] (what other nodes' drains ask of this one), [`leadership`] (who decides for this role, in crate
-//! `leader`) and [`publishing`] (what the world hears).
+//! `drain`), [`handing_over`] (an ingestion node's cameras in it), [`neighbours`] (what other nodes' drains ask of this
+//! one), [`leadership`] (who decides for this role, in crate `leader`) and [`publishing`] (what the world hears).
 
 pub mod balancers;
 pub mod draining;
 pub mod effect;
 pub mod event;
+pub mod handing_over;
 pub mod leadership;
 pub mod neighbours;
 pub mod publishing;
@@ -152,7 +153,7 @@ impl Node {
 
     fn see_server(&mut self, now: Now, look: Result<ServerSample, ServerProblem>) {
         match look {
-            Ok(sample) => self.server.see(sample, &self.settings),
+            Ok(sample) => self.server.see(sample, &self.settings, self.draining.drain.as_ref()),
             Err(problem) => self.server.fell_ill(now.mono, problem),
         }
     }
@@ -198,10 +199,14 @@ impl Node {
 }
 
 impl Server {
-    fn see(&mut self, sample: ServerSample, settings: &Settings) {
+    fn see(&mut self, sample: ServerSample, settings: &Settings, drain: Option<&mtxfleet_drain::Drain>) {
         self.traffic.look(&sample);
         self.readers = Readers::of(&sample, settings.anonymous_rtsp, &self.traffic.bitrates());
         self.streams = stream_reports(settings.facts.role, &sample, &self.readers, &self.traffic);
+        // What another has, or will have in a moment, is claimed no longer.
+        for report in self.streams.iter_mut().filter(|report| report.owned) {
+            report.owned = drain.is_none_or(|drain| drain.claims(&report.name));
+        }
         let sessions: BTreeSet<String> = self.readers.protocols.keys().cloned().collect();
         if sessions.difference(&self.sessions).next().is_some() {
             self.last_new_session = Some(sample.at);

@@ -132,6 +132,11 @@ impl Assembly {
         self.pace.end()
     }
 
+    /// Between two frames before the pause that is being measured; zero while nothing is known.
+    pub(crate) fn frame_interval(&self) -> Duration {
+        self.pace.interval_before()
+    }
+
     pub(crate) fn counters(&self) -> StitchCounters {
         let counted = self.stitch.counters();
         StitchCounters {

@@ -13,7 +13,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use mtxfleet_wire::{DrainId, EventKind, FleetEvent, LegId, LegNotice, NodeId, NodeState};
+use mtxfleet_wire::{DrainId, EventKind, FleetEvent, LegId, LegNotice, MoveReason, NodeId, NodeState};
 
 use crate::config::Via;
 
@@ -29,6 +29,13 @@ const LONGEST_WAIT: Duration = Duration::from_secs(1);
 
 /// A leg that lived this long was a success: the next loss is answered without a wait.
 const STEADY: Duration = Duration::from_secs(5);
+
+/// Who bridges a change of its camera's owner and is not ordered back goes back by itself: after this long, or as soon
+/// as the drain that asked for it is over.
+const BRIDGE_FOR: Duration = Duration::from_secs(180);
+
+/// A way back that failed is tried again after this long.
+const BACK_AGAIN: Duration = Duration::from_secs(10);
 
 /// Errors kept for the text of a failure.
 const ERRORS_KEPT: usize = 8;
@@ -71,6 +78,12 @@ pub(crate) enum Action {
         leg: LegId,
         new_leg: LegId,
         to: Option<NodeId>,
+    },
+    /// The leg ended with its camera's connection, of which the drain had told, and another brings frames again.
+    Returned {
+        drain: DrainId,
+        leg: LegId,
+        new_leg: LegId,
     },
     Failed {
         drain: DrainId,
@@ -116,11 +129,27 @@ struct Attempt {
     stage: Stage,
     /// When this stage has lasted too long, or the wait is over.
     deadline: Duration,
-    /// The drain that asked for it and the leg it replaces; `None` when a leg was lost, or at the start.
-    order: Option<(DrainId, LegId)>,
+    /// What asked for it; `None` when a leg was lost, or at the start.
+    order: Option<Order>,
     /// Where else to try.
     left: VecDeque<Target>,
     errors: VecDeque<String>,
+}
+
+/// The drain that wants a leg replaced, and why.
+#[derive(Debug, Clone)]
+struct Order {
+    drain: DrainId,
+    leg: LegId,
+    reason: MoveReason,
+}
+
+/// The current leg goes straight to its camera's new owner for a while.
+#[derive(Debug)]
+struct Bridge {
+    drain: DrainId,
+    /// When it goes back without being told to.
+    until: Duration,
 }
 
 pub(crate) struct Handover {
@@ -134,6 +163,9 @@ pub(crate) struct Handover {
     failures: u32,
     /// Orders for a leg that is ours but cannot move yet.
     orders: VecDeque<(DrainId, LegNotice)>,
+    bridge: Option<Bridge>,
+    /// The camera of this leg will be disconnected, and publish elsewhere; said by this drain.
+    camera_leaves: Option<(DrainId, LegId)>,
     memory: Memory,
     ever_live: bool,
     actions: Vec<Action>,
@@ -150,6 +182,8 @@ impl Handover {
             attempt: None,
             failures: 0,
             orders: VecDeque::new(),
+            bridge: None,
+            camera_leaves: None,
             memory: Memory::default(),
             ever_live: false,
             actions: Vec::new(),
@@ -234,6 +268,9 @@ impl Handover {
             EventKind::DrainNotice(notice) if !self.memory.is_over(&notice.drain) => {
                 self.memory.draining(now, &notice.drain, &notice.node);
                 for named in self.ours(&notice.legs) {
+                    if named.reason == MoveReason::CameraLeaves {
+                        self.camera_leaves = Some((notice.drain.clone(), named.leg.clone()));
+                    }
                     if self.memory.first_of(&notice.drain, &named.leg, Kind::Notice) {
                         self.actions.push(Action::Acknowledge { drain: notice.drain.clone(), leg: named.leg });
                     }
@@ -250,12 +287,20 @@ impl Handover {
             }
             EventKind::DrainCancelled { drain, .. } => {
                 // A move under way goes on: it loses nothing, and stopping it half way would gain nothing.
-                self.memory.over(drain);
                 self.orders.retain(|(of, _)| of != drain);
+                self.over(now, drain);
             }
-            EventKind::DrainEnded(record) => self.memory.over(&record.drain),
+            EventKind::DrainEnded(record) => self.over(now, &record.drain),
             EventKind::NodeStateChanged { to: NodeState::Active, .. } => self.memory.back(&event.node),
             _ => {}
+        }
+    }
+
+    /// Nobody will order a bridge of this drain back.
+    fn over(&mut self, now: Duration, drain: &DrainId) {
+        self.memory.over(drain);
+        if let Some(bridge) = self.bridge.as_mut().filter(|bridge| bridge.drain == *drain) {
+            bridge.until = now;
         }
     }
 
@@ -266,15 +311,20 @@ impl Handover {
         let Some((drain, named)) = self.orders.remove(index) else { return };
         let draining = self.memory.draining_nodes(now);
         let mut left = targets::in_order(self.limits.via, &named, &draining);
-        let Some(target) = left.pop_front() else { return };
-        self.open(now, target, Some((drain, named.leg)), left, VecDeque::new());
+        let Some(target) = left.pop_front() else {
+            self.memory.forget(&drain, &named.leg, Kind::Move);
+            let why = "the camera's new owner cannot be reached through the stable URL".to_owned();
+            return self.actions.push(Action::Failed { drain, leg: named.leg, why });
+        };
+        let order = Order { drain, leg: named.leg, reason: named.reason };
+        self.open(now, target, Some(order), left, VecDeque::new());
     }
 
     fn open(
         &mut self,
         now: Duration,
         target: Target,
-        order: Option<(DrainId, LegId)>,
+        order: Option<Order>,
         left: VecDeque<Target>,
         errors: VecDeque<String>,
     ) {
@@ -298,14 +348,23 @@ impl Handover {
     /// The attempt's leg becomes the current one.
     fn promote(&mut self, now: Duration) {
         let Some(attempt) = self.attempt.take() else { return };
-        if let Some(old) = self.current.replace(attempt.leg.clone()) {
+        let old = self.current.replace(attempt.leg.clone());
+        let nothing_delivered = old.is_none();
+        if let Some(old) = old {
             self.actions.push(Action::Close { leg: old });
         }
         self.since = now;
         self.ever_live = true;
-        if let Some((drain, leg)) = attempt.order {
+        self.bridge = None;
+        if let Some(Order { drain, leg, reason }) = attempt.order {
+            if reason == MoveReason::OwnerChanges {
+                let until = if self.memory.is_over(&drain) { now } else { now.saturating_add(BRIDGE_FOR) };
+                self.bridge = Some(Bridge { drain: drain.clone(), until });
+            }
             let to = attempt.target.node().cloned();
             self.actions.push(Action::Moved { drain, leg, new_leg: attempt.leg.clone(), to });
+        } else if let Some((drain, leg)) = self.camera_leaves.take_if(|_| nothing_delivered) {
+            self.actions.push(Action::Returned { drain, leg, new_leg: attempt.leg.clone() });
         }
         self.orders.retain(|(_, named)| named.leg == attempt.leg);
         self.begin_move(now);
@@ -316,6 +375,7 @@ impl Handover {
             self.next_target(now, why);
         } else if self.current.as_ref() == Some(leg) {
             self.current = None;
+            self.bridge = None;
             self.failures = if now.saturating_sub(self.since) >= STEADY { 0 } else { self.failures + 1 };
             match self.attempt.as_ref().map(|attempt| attempt.stage) {
                 None => self.reconnect(now, VecDeque::from([why])),
@@ -340,7 +400,10 @@ impl Handover {
         if let Some(target) = attempt.left.pop_front() {
             return self.open(now, target, attempt.order, attempt.left, attempt.errors);
         }
-        if let Some((drain, leg)) = attempt.order {
+        if let Some(bridge) = &mut self.bridge {
+            bridge.until = bridge.until.max(now.saturating_add(BACK_AGAIN));
+        }
+        if let Some(Order { drain, leg, .. }) = attempt.order {
             // A later order for the same leg, with other candidates, is to be tried.
             self.memory.forget(&drain, &leg, Kind::Move);
             self.actions.push(Action::Failed { drain, leg, why: joined(&attempt.errors) });
@@ -366,6 +429,9 @@ impl Handover {
     }
 
     fn tick(&mut self, now: Duration) {
+        if self.attempt.is_none() && self.bridge.as_ref().is_some_and(|bridge| bridge.until <= now) {
+            return self.open(now, Target::StableUrl, None, VecDeque::new(), VecDeque::new());
+        }
         let Some(attempt) = self.attempt.as_ref().filter(|attempt| attempt.deadline <= now) else { return };
         match attempt.stage {
             Stage::Waiting => {

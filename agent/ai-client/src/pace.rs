@@ -45,6 +45,11 @@ impl Pace {
         self.measuring.take().map_or(Duration::ZERO, |measure| measure.longest.saturating_sub(measure.interval))
     }
 
+    /// The frame interval before the handover that is being measured.
+    pub(crate) fn interval_before(&self) -> Duration {
+        self.measuring.as_ref().map_or(Duration::ZERO, |measure| measure.interval)
+    }
+
     fn interval(&self) -> Duration {
         match (self.arrivals.front(), self.arrivals.back(), self.arrivals.len()) {
             (Some(first), Some(last), count @ 2..) => last.saturating_sub(*first) / (count as u32 - 1),

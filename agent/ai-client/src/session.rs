@@ -22,6 +22,9 @@ const TICK: Duration = Duration::from_millis(100);
 /// A report waits this long for the first frame after the handover, whose lateness belongs to it.
 const FRAME_AFTER_MOVE: Duration = Duration::from_secs(1);
 
+/// The same after the camera was away; keyframes may be this far apart.
+const FRAME_AFTER_RETURN: Duration = Duration::from_secs(20);
+
 /// What may wait for an application that is behind while a leg is being brought up.
 const MOVE_ITEMS: usize = 1024;
 const MOVE_BYTES: usize = 32 << 20;
@@ -40,9 +43,17 @@ struct Moved {
     drain: DrainId,
     leg: LegId,
     new_leg: LegId,
-    to: Option<NodeId>,
+    how: How,
     at: Duration,
     frames: u64,
+}
+
+enum How {
+    MakeBeforeBreak {
+        to: Option<NodeId>,
+    },
+    /// The leg ended with its camera's connection.
+    CameraCameBack,
 }
 
 type Opened = (LegId, Result<(Leg, Vec<Track>), LegError>);
@@ -216,14 +227,19 @@ impl Session {
                 self.report(WorkerReport::Acknowledged { drain, worker: self.settings.worker.clone(), leg });
             }
             Action::Moved { drain, leg, new_leg, to } => {
-                let frames = self.assembly.as_ref().map_or(0, |assembly| assembly.watched_frames);
-                self.moved = Some(Moved { drain, leg, new_leg, to, at: self.now(), frames });
+                self.has_moved(drain, leg, new_leg, How::MakeBeforeBreak { to });
             }
+            Action::Returned { drain, leg, new_leg } => self.has_moved(drain, leg, new_leg, How::CameraCameBack),
             Action::Failed { drain, leg, why } => {
                 tracing::warn!(%drain, %leg, why, "no other node would take this leg; it stays");
                 self.report(WorkerReport::Failed { drain, worker: self.settings.worker.clone(), leg, why });
             }
         }
+    }
+
+    fn has_moved(&mut self, drain: DrainId, leg: LegId, new_leg: LegId, how: How) {
+        let frames = self.assembly.as_ref().map_or(0, |assembly| assembly.watched_frames);
+        self.moved = Some(Moved { drain, leg, new_leg, how, at: self.now(), frames });
     }
 
     fn open(&mut self, leg: LegId, target: Target) {
@@ -313,6 +329,9 @@ impl Session {
     fn lost(&mut self, index: usize, why: String) {
         let id = self.legs[index].id.clone();
         tracing::info!(leg = %id, why, "a leg has ended");
+        if let (Some(assembly), true) = (&mut self.assembly, self.handover.current() == Some(&id)) {
+            assembly.begin_measuring_pause();
+        }
         drop(self.remove(index));
         self.apply(Input::Ended(&id, why));
     }
@@ -340,14 +359,31 @@ impl Session {
 
     fn report_move(&mut self) {
         let (now, frames) = (self.now(), self.assembly.as_ref().map_or(0, |assembly| assembly.watched_frames));
-        let done = |moved: &mut Moved| frames > moved.frames || now.saturating_sub(moved.at) >= FRAME_AFTER_MOVE;
-        let Some(Moved { drain, leg, new_leg, to, .. }) = self.moved.take_if(done) else { return };
+        let done = |moved: &mut Moved| {
+            let longest = match moved.how {
+                How::MakeBeforeBreak { .. } => FRAME_AFTER_MOVE,
+                // It goes on with a keyframe.
+                How::CameraCameBack => FRAME_AFTER_RETURN,
+            };
+            frames > moved.frames || now.saturating_sub(moved.at) >= longest
+        };
+        let Some(Moved { drain, leg, new_leg, how, .. }) = self.moved.take_if(done) else { return };
         let Some(assembly) = &mut self.assembly else { return };
+        let interval = assembly.frame_interval();
         let (pause, counters) = (assembly.extra_pause(), assembly.counters());
-        tracing::info!(%drain, %leg, %new_leg, to = to.as_ref().map(NodeId::as_str), ?pause, "moved");
-        let extra_pause_ms = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX);
+        let pause_ms = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX);
         let worker = self.settings.worker.clone();
-        self.report(WorkerReport::Moved { drain, worker, leg, new_leg, to, extra_pause_ms, counters });
+        self.report(match how {
+            How::MakeBeforeBreak { to } => {
+                tracing::info!(%drain, %leg, %new_leg, to = to.as_ref().map(NodeId::as_str), ?pause, "moved");
+                WorkerReport::Moved { drain, worker, leg, new_leg, to, extra_pause_ms: pause_ms, counters }
+            }
+            How::CameraCameBack => {
+                tracing::info!(%drain, %leg, %new_leg, away = ?pause, "the camera publishes elsewhere now");
+                let frame_interval_us = u64::try_from(interval.as_micros()).unwrap_or(0);
+                WorkerReport::Returned { drain, worker, leg, new_leg, away_ms: pause_ms, frame_interval_us, counters }
+            }
+        });
     }
 
     fn report(&self, report: WorkerReport) {

@@ -26,6 +26,30 @@ pub enum Blocker {
     ViewersCut { left: usize },
     /// Connections that should be gone are still there.
     Connections { left: usize },
+    /// No other ingestion node has this camera yet.
+    NoNextOwner { stream: StreamName },
+    /// The camera's next owner has it, and the distribution nodes may not have heard of it yet.
+    OwnerIsNew { stream: StreamName, owner: NodeId },
+    /// The worker was asked to open a leg straight to the camera's next owner.
+    Bridging { worker: WorkerId, stream: StreamName, owner: NodeId },
+    /// The worker reads at the next owner until its distribution node has the stream from there.
+    Bridged { worker: WorkerId, stream: StreamName },
+    /// The worker was asked to come back to a distribution node.
+    Returning { worker: WorkerId, stream: StreamName },
+    /// The node still pulls the stream from here.
+    PullsHere { stream: StreamName, node: NodeId },
+    /// Nobody reads the camera here any more; MediaMTX is to let go of it.
+    LettingGo { stream: StreamName },
+    /// The camera is disconnected, and not seen to publish elsewhere yet.
+    CameraAway { stream: StreamName, for_ms: u64 },
+    /// The camera publishes here, and waits for the one before it.
+    CameraWaits { stream: StreamName },
+    /// Cameras that were disconnected did not come back: no more are before the deadline.
+    CamerasDoNotReturn { left: usize },
+    /// Cameras that should be gone are still here.
+    Cameras { left: usize },
+    /// Workers may still need what was recorded here.
+    Recordings { workers: u32, left_ms: u64 },
     /// MediaMTX has not said who is connected since the phase began, or says nothing any more.
     ServerSilent,
 }
@@ -63,6 +87,28 @@ impl std::fmt::Display for Blocker {
             }
             Self::ViewersCut { left } => write!(f, "{left} viewer(s) are being disconnected"),
             Self::Connections { left } => write!(f, "{left} connection(s) are still there"),
+            Self::NoNextOwner { stream } => write!(f, "no other ingestion node has {stream} yet"),
+            Self::OwnerIsNew { stream, owner } => write!(f, "{owner} has {stream} since a moment ago only"),
+            Self::Bridging { worker, stream, owner } => write!(f, "{worker} on {stream} is moving to {owner}"),
+            Self::Bridged { worker, stream } => write!(f, "{worker} on {stream} reads at the next owner for now"),
+            Self::Returning { worker, stream } => {
+                write!(f, "{worker} on {stream} is coming back to a distribution node")
+            }
+            Self::PullsHere { stream, node } => write!(f, "{node} still pulls {stream} from here"),
+            Self::LettingGo { stream } => write!(f, "MediaMTX is letting go of {stream}"),
+            Self::CameraAway { stream, for_ms } => {
+                let seconds = *for_ms as f64 / 1e3;
+                write!(f, "camera {stream} was disconnected {seconds:.1} s ago and is not seen elsewhere yet")
+            }
+            Self::CameraWaits { stream } => write!(f, "camera {stream} waits for the one before it"),
+            Self::CamerasDoNotReturn { left } => {
+                write!(f, "disconnected cameras do not come back, so {left} more stay until the deadline")
+            }
+            Self::Cameras { left } => write!(f, "{left} camera(s) are still here"),
+            Self::Recordings { workers, left_ms } => {
+                let seconds = *left_ms as f64 / 1e3;
+                write!(f, "{workers} worker(s) may need this node's recordings for {seconds:.1} s more")
+            }
             Self::ServerSilent => f.write_str("MediaMTX has not said yet who is connected"),
         }
     }

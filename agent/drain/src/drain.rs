@@ -4,14 +4,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use mtxfleet_wire::{
-    Candidate as WireCandidate, DrainId, DrainOutcome, DrainRecord, DrainReport, DrainView, LegEnd, LegId, LegNotice,
-    LegOutcome, Mono, NodeId, Phase, PhaseTime, SCHEMA, StitchCounters, StreamName, UnixMillis, WorkerId, WorkerReport,
+    CameraSource, Candidate as WireCandidate, DrainId, DrainOutcome, DrainRecord, DrainReport, DrainView, LegEnd,
+    LegId, LegNotice, LegOutcome, Mono, MoveReason, NodeId, Phase, PhaseTime, SCHEMA, StitchCounters, StreamName,
+    UnixMillis, WorkerId, WorkerReport,
 };
 use serde::{Deserialize, Serialize};
 
 use crate::action::Action;
 use crate::blockers::Blocker;
-use crate::observation::{Candidate, Observation};
+use crate::cameras::CameraProgress;
+use crate::observation::{Candidate, Observation, ObservedLeg};
 use crate::ranking::keep_order;
 use crate::settings::Settings;
 use crate::transition;
@@ -41,6 +43,11 @@ pub struct Drain {
     /// Sessions of viewers that were ever seen, so that those that left by themselves can be counted.
     pub(crate) viewers_seen: BTreeSet<String>,
     pub(crate) out_of_balancer_seconds: Option<f64>,
+    /// This is an ingestion node, and these are its cameras.
+    #[serde(default)]
+    pub(crate) ingestion: bool,
+    #[serde(default)]
+    pub(crate) cameras: BTreeMap<StreamName, CameraProgress>,
     /// Wall time at which the phase was entered, for [`Drain::resume`] only.
     pub(crate) phase_entered_wall: UnixMillis,
     #[serde(skip)]
@@ -71,12 +78,21 @@ pub struct Drain {
 pub struct LegProgress {
     pub worker: WorkerId,
     pub stream: StreamName,
+    /// Where it reads; `None`: here.
+    #[serde(default)]
+    pub at: Option<NodeId>,
+    /// It reads at its camera's next owner until it can go back to a distribution node.
+    #[serde(default)]
+    pub bridge: bool,
     pub acknowledged: bool,
     /// Its notice went out since this agent started: one that was killed may have recorded the leg and told nobody.
     #[serde(skip)]
     pub told: bool,
-    /// It was ordered to move.
+    /// It was ordered to move, since this agent started.
     pub asked: bool,
+    /// It was ordered to move.
+    #[serde(default)]
+    pub asked_once: bool,
     /// Where its worker says it went; known before it is seen to be gone.
     pub moved_to: Option<NodeId>,
     pub end: LegEnd,
@@ -103,6 +119,8 @@ impl Drain {
             viewers_disconnected: 0,
             viewers_seen: BTreeSet::new(),
             out_of_balancer_seconds: None,
+            ingestion: false,
+            cameras: BTreeMap::new(),
             phase_entered_wall: wall,
             begun: now,
             phase_entered: now,
@@ -136,6 +154,9 @@ impl Drain {
         if self.over {
             return actions;
         }
+        if let (Some(side), Some(_)) = (&seen.ingestion, seen.looked) {
+            self.note_cameras(seen.now, side);
+        }
         self.note_legs(seen, &mut actions);
         self.note_readers(seen);
         let phase = self.phase;
@@ -155,6 +176,14 @@ impl Drain {
         leg.acknowledged = true;
         match report {
             WorkerReport::Acknowledged { .. } => {}
+            WorkerReport::Returned { away_ms, frame_interval_us, counters, .. } => {
+                leg.counters = Some(counters);
+                leg.extra_pause_ms = Some(away_ms);
+                let longest = |camera: &&mut CameraProgress| camera.worker_away_ms.is_none_or(|known| known < away_ms);
+                if let Some(camera) = self.cameras.get_mut(&leg.stream).filter(longest) {
+                    (camera.worker_away_ms, camera.frame_interval_us) = (Some(away_ms), frame_interval_us);
+                }
+            }
             WorkerReport::Moved { to, extra_pause_ms, counters, .. } => {
                 leg.moved_to = to;
                 leg.counters = Some(counters);
@@ -204,7 +233,7 @@ impl Drain {
     /// When the last phase ends at the latest.
     #[must_use]
     pub fn deadline(&self) -> UnixMillis {
-        UnixMillis(self.started.0 + self.settings.total().as_millis() as u64)
+        UnixMillis(self.started.0 + self.settings.total(self.ingestion).as_millis() as u64)
     }
 
     /// Names of the load balancers that phase 2 waits for.
@@ -234,7 +263,11 @@ impl Drain {
             let order = self.order_of_nodes.get(stream).map(Vec::as_slice).unwrap_or_default();
             (stream.clone(), order.iter().take(3).filter_map(&mut index).collect())
         });
-        let streams = streams.collect();
+        let streams: BTreeMap<StreamName, Vec<u8>> = streams.collect();
+        let publishes = |stream: &&StreamName| {
+            self.cameras.get(*stream).is_some_and(|camera| camera.source == CameraSource::Pushed)
+        };
+        let pushed = streams.keys().filter(publishes).cloned().collect();
         let moving = self.legs.iter().filter(|(_, leg)| leg.asked && leg.end == LegEnd::Here).map(|(id, _)| id.clone());
         let waits = self.blockers.iter().map(Blocker::gist);
         DrainReport {
@@ -247,6 +280,7 @@ impl Drain {
             waiting_more: self.blockers.len().saturating_sub(DrainReport::WAITS_SAID) as u32,
             streams,
             nodes,
+            pushed,
         }
     }
 
@@ -264,6 +298,7 @@ impl Drain {
             waiting_for: self.blockers.iter().map(ToString::to_string).collect(),
             phases: self.phases.clone(),
             legs: self.leg_outcomes(),
+            cameras: self.camera_outcomes(),
             viewers: self.viewers_now,
             record: None,
         }
@@ -291,6 +326,7 @@ impl Drain {
             readers_now: 0,
             viewers_now: 0,
             most_here: 0,
+            cameras: self.cameras.iter().map(|(stream, camera)| (stream.clone(), camera.lasting())).collect(),
             ..self.clone()
         }
     }
@@ -305,7 +341,22 @@ impl Drain {
             rtsp: c.rtsp.clone(),
             warm: c.warm.contains(&stream),
         });
-        Some(LegNotice { leg: leg.clone(), worker, candidates: told.collect(), stream })
+        let candidates = told.collect();
+        Some(LegNotice { leg: leg.clone(), worker, candidates, stream, reason: MoveReason::NodeLeaves })
+    }
+
+    /// What the first notice says of a leg. A camera's next owner is not known yet.
+    fn first_notice(&mut self, leg: &LegId, candidates: &[Candidate]) -> Option<LegNotice> {
+        let progress = self.legs.get(leg)?;
+        let pushed = |camera: &CameraProgress| camera.source == CameraSource::Pushed;
+        let reason = match self.cameras.get(&progress.stream) {
+            None => return self.notice(leg, candidates),
+            Some(camera) if pushed(camera) => MoveReason::CameraLeaves,
+            Some(_) if progress.at.is_some() => MoveReason::OwnerChanges,
+            Some(_) => MoveReason::NodeLeaves,
+        };
+        let (worker, stream) = (progress.worker.clone(), progress.stream.clone());
+        Some(LegNotice { leg: leg.clone(), worker, stream, candidates: Vec::new(), reason })
     }
 
     /// Legs that came are told, in whatever phase; legs that went have moved, unless they were disconnected.
@@ -313,13 +364,19 @@ impl Drain {
         if seen.looked.is_none() {
             return;
         }
-        for leg in &seen.legs {
+        let legs = self.legs_in_question(&seen.legs, seen.ingestion.as_ref());
+        let bridge = |leg: &ObservedLeg| seen.ingestion.as_ref().is_some_and(|side| side.legs_at_owners.contains(leg));
+        for leg in &legs {
             self.legs.entry(leg.leg.clone()).or_insert_with(|| LegProgress {
                 worker: leg.worker.clone(),
                 stream: leg.stream.clone(),
-                acknowledged: false,
+                at: leg.at.clone(),
+                bridge: bridge(leg),
+                // A worker knows of the bridge that it built.
+                acknowledged: bridge(leg),
                 told: false,
                 asked: false,
+                asked_once: false,
                 moved_to: None,
                 end: LegEnd::Here,
                 counters: None,
@@ -329,15 +386,17 @@ impl Drain {
         }
         let mut untold = Vec::new();
         for (id, leg) in &mut self.legs {
-            if leg.end == LegEnd::Here && !seen.legs.iter().any(|seen| seen.leg == *id) {
-                leg.end = LegEnd::Moved(leg.moved_to.clone());
+            if leg.end == LegEnd::Here && !legs.iter().any(|seen| seen.leg == *id) {
+                let camera_left = self.cameras.get(&leg.stream).is_some_and(|camera| camera.disconnected.is_some());
+                leg.end = if camera_left { LegEnd::CameraLeft } else { LegEnd::Moved(leg.moved_to.clone()) };
             }
             if leg.end == LegEnd::Here && !leg.acknowledged && !leg.told {
                 leg.told = true;
                 untold.push(id.clone());
             }
         }
-        let notices: Vec<LegNotice> = untold.iter().filter_map(|leg| self.notice(leg, &seen.candidates)).collect();
+        let notices: Vec<LegNotice> =
+            untold.iter().filter_map(|leg| self.first_notice(leg, &seen.candidates)).collect();
         if !notices.is_empty() {
             actions.push(Action::Notify(notices));
         }
@@ -347,7 +406,9 @@ impl Drain {
         if seen.looked.is_some() {
             self.readers_now = seen.readers.len() as u32;
             self.viewers_now = seen.viewers.len() as u32;
-            self.most_here = self.most_here.max(seen.legs.len() + seen.readers.len() + seen.viewers.len());
+            let cameras = seen.ingestion.iter().flat_map(|side| &side.cameras);
+            let theirs: usize = cameras.map(|camera| 1 + camera.pulls.len()).sum();
+            self.most_here = self.most_here.max(seen.legs.len() + seen.readers.len() + seen.viewers.len() + theirs);
             self.viewers_seen.extend(seen.viewers.iter().map(|viewer| viewer.session.clone()));
         }
     }
@@ -381,6 +442,7 @@ impl Drain {
             readers_disconnected: self.readers_disconnected,
             viewers_left: seen.saturating_sub(self.viewers_disconnected).saturating_sub(self.viewers_now),
             viewers_disconnected: self.viewers_disconnected,
+            cameras: self.camera_outcomes(),
             out_of_balancer_seconds: self.out_of_balancer_seconds,
         }
     }

@@ -13,6 +13,7 @@
 //! | 1 | [`phase_1_pre_notification`] | tells workers and load balancers | every known leg has acknowledged |
 //! | 2 | [`phase_2_load_balancer`] | waits for the balancers | each polled again after being told, and nobody new came |
 //! | 3 | [`phase_3_worker_migration`] | orders legs to move, in batches | no leg and no other worker is left |
+//! |   | [`phase_3_camera_migration`] | in its place on an ingestion node: hands cameras over | no camera is left, no worker bridges |
 //! | 4 | [`phase_4_viewer_draining`] | lets viewers leave, then cuts those left, paced | no viewer is left |
 //! | 5 | [`phase_5_cleanup`] | verifies that nobody is left, writes the record | nobody is left |
 //!
@@ -22,10 +23,12 @@
 
 mod action;
 mod blockers;
+mod cameras;
 mod drain;
 mod observation;
 pub mod phase_1_pre_notification;
 pub mod phase_2_load_balancer;
+pub mod phase_3_camera_migration;
 pub mod phase_3_worker_migration;
 pub mod phase_4_viewer_draining;
 pub mod phase_5_cleanup;
@@ -36,7 +39,7 @@ mod transition;
 pub use action::Action;
 pub use blockers::Blocker;
 pub use drain::{Drain, LegProgress, Order};
-pub use observation::{Candidate, Observation, ObservedLeg, Polls, Reader};
+pub use observation::{Candidate, IngestionSide, Observation, ObservedCamera, ObservedLeg, Owner, Polls, Pull, Reader};
 pub use ranking::rank;
 pub use settings::Settings;
 pub use transition::Step;

@@ -11,7 +11,7 @@ use mtxfleet_wire::{Bitrate, LegEnd, LegNotice, Mono};
 use crate::action::Action;
 use crate::blockers::Blocker;
 use crate::drain::Drain;
-use crate::observation::{Observation, ObservedLeg};
+use crate::observation::{Candidate, Observation, ObservedLeg};
 use crate::transition::Step;
 
 /// Legs under way at once when nobody knows what the other nodes can carry.
@@ -41,7 +41,7 @@ pub(crate) fn step(drain: &mut Drain, seen: &Observation, actions: &mut Vec<Acti
 
 fn order_next_batch(drain: &mut Drain, seen: &Observation, actions: &mut Vec<Action>) -> Vec<Blocker> {
     let mut blockers = Vec::new();
-    let mut room = Room::for_batch(drain, seen);
+    let mut room = Room::for_batch(drain, &seen.candidates);
     let mut batch: Vec<LegNotice> = Vec::new();
     let (asked, waiting): (Vec<&ObservedLeg>, Vec<&ObservedLeg>) = seen
         .legs
@@ -70,7 +70,7 @@ fn order_next_batch(drain: &mut Drain, seen: &Observation, actions: &mut Vec<Act
         }
         room.take(leg);
         if let Some(progress) = drain.legs.get_mut(&leg.leg) {
-            progress.asked = true;
+            (progress.asked, progress.asked_once) = (true, true);
         }
         blockers.push(Blocker::Moving { worker: leg.worker.clone(), stream: leg.stream.clone() });
         batch.push(warm_first(notice));
@@ -88,24 +88,24 @@ fn warm_first(mut notice: LegNotice) -> LegNotice {
 }
 
 /// How much more may move at once.
-struct Room {
+pub(crate) struct Room {
     bandwidth: Option<u64>,
     legs: usize,
 }
 
 impl Room {
-    fn for_batch(drain: &Drain, seen: &Observation) -> Self {
-        let spare: Option<u64> = seen.candidates.iter().map(|c| c.spare.map(|spare| spare.0)).sum();
+    pub(crate) fn for_batch(drain: &Drain, candidates: &[Candidate]) -> Self {
+        let spare: Option<u64> = candidates.iter().map(|c| c.spare.map(|spare| spare.0)).sum();
         Self { bandwidth: spare.map(|spare| (spare as f64 * drain.settings.batch) as u64), legs: 0 }
     }
 
     /// One leg may always move: a drain must end also where everything is full.
-    fn has_room_for(&self, leg: &ObservedLeg) -> bool {
+    pub(crate) fn has_room_for(&self, leg: &ObservedLeg) -> bool {
         let needed = leg.bitrate.unwrap_or(USUAL_BITRATE).0;
         self.legs == 0 || self.bandwidth.map_or(self.legs < BATCH_WITHOUT_FIGURES, |left| left >= needed)
     }
 
-    fn take(&mut self, leg: &ObservedLeg) {
+    pub(crate) fn take(&mut self, leg: &ObservedLeg) {
         let needed = leg.bitrate.unwrap_or(USUAL_BITRATE).0;
         self.legs += 1;
         self.bandwidth = self.bandwidth.map(|left| left.saturating_sub(needed));
@@ -124,7 +124,7 @@ fn disconnect_the_rest(drain: &mut Drain, seen: &Observation, actions: &mut Vec<
     if left == 0 { Step::Done } else { Step::Wait(vec![Blocker::Connections { left }]) }
 }
 
-fn disconnect_readers(drain: &mut Drain, seen: &Observation, actions: &mut Vec<Action>) {
+pub(crate) fn disconnect_readers(drain: &mut Drain, seen: &Observation, actions: &mut Vec<Action>) {
     let sessions = seen.readers.iter().map(|reader| reader.session.clone());
     drain.readers_disconnected += disconnect_some(drain, seen.now, sessions, actions);
 }

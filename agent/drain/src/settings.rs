@@ -29,6 +29,20 @@ pub struct Settings {
     pub disconnects_per_second: f64,
     /// Phase 5 waits this long for the last connection to go.
     pub cleanup_deadline: Duration,
+    /// Phase 3 of an ingestion node, in place of `worker_deadline`: cameras still here after this are let go.
+    #[serde(default = "camera_deadline")]
+    pub camera_deadline: Duration,
+    /// Phase 5 of an ingestion node waits this long for workers that may still need its recordings.
+    #[serde(default = "recording_grace")]
+    pub recording_grace: Duration,
+}
+
+const fn camera_deadline() -> Duration {
+    Duration::from_secs(300)
+}
+
+const fn recording_grace() -> Duration {
+    Duration::from_secs(30)
 }
 
 impl Default for Settings {
@@ -45,6 +59,8 @@ impl Default for Settings {
             viewer_cut: Duration::from_secs(10),
             disconnects_per_second: 20.0,
             cleanup_deadline: Duration::from_secs(10),
+            camera_deadline: camera_deadline(),
+            recording_grace: recording_grace(),
         }
     }
 }
@@ -52,7 +68,11 @@ impl Default for Settings {
 impl Settings {
     /// The longest a drain can take.
     #[must_use]
-    pub fn total(&self) -> Duration {
-        self.notice + self.balancer_deadline + self.worker_deadline + self.viewer_window + self.cleanup_deadline
+    pub fn total(&self, of_ingestion: bool) -> Duration {
+        let (third, grace) = match of_ingestion {
+            true => (self.camera_deadline, self.recording_grace),
+            false => (self.worker_deadline, Duration::ZERO),
+        };
+        self.notice + self.balancer_deadline + third + self.viewer_window + self.cleanup_deadline + grace
     }
 }

@@ -1,5 +1,6 @@
 //! The machine against a small world of workers, viewers and load balancers.
 
+mod cameras;
 mod properties;
 mod scenarios;
 mod world;

@@ -9,7 +9,8 @@ use crate::blockers::Blocker;
 use crate::drain::Drain;
 use crate::observation::Observation;
 use crate::{
-    phase_1_pre_notification, phase_2_load_balancer, phase_3_worker_migration, phase_4_viewer_draining, phase_5_cleanup,
+    phase_1_pre_notification, phase_2_load_balancer, phase_3_camera_migration, phase_3_worker_migration,
+    phase_4_viewer_draining, phase_5_cleanup,
 };
 
 /// What a phase answers.
@@ -48,8 +49,12 @@ pub(crate) fn deadline(drain: &Drain, phase: Phase) -> Duration {
     match phase {
         Phase::PreNotification => settings.notice,
         Phase::LoadBalancer => settings.balancer_deadline,
+        Phase::WorkerMigration if drain.ingestion => {
+            settings.camera_deadline + drain.grace_for_disconnects() + drain.grace_for_bridges()
+        }
         Phase::WorkerMigration => settings.worker_deadline + drain.grace_for_disconnects(),
         Phase::ViewerDraining => settings.viewer_window + drain.grace_for_disconnects(),
+        Phase::Cleanup if drain.ingestion => settings.cleanup_deadline + settings.recording_grace,
         Phase::Cleanup => settings.cleanup_deadline,
     }
 }
@@ -60,7 +65,10 @@ pub(crate) fn advance(drain: &mut Drain, seen: &Observation, actions: &mut Vec<A
         let step = match drain.phase {
             Phase::PreNotification => phase_1_pre_notification::step(drain, seen, actions),
             Phase::LoadBalancer => phase_2_load_balancer::step(drain, seen),
-            Phase::WorkerMigration => phase_3_worker_migration::step(drain, seen, actions),
+            Phase::WorkerMigration => match &seen.ingestion {
+                Some(side) => phase_3_camera_migration::step(drain, seen, side, actions),
+                None => phase_3_worker_migration::step(drain, seen, actions),
+            },
             Phase::ViewerDraining => phase_4_viewer_draining::step(drain, seen, actions),
             Phase::Cleanup => phase_5_cleanup::step(drain, seen, actions),
         };

@@ -16,7 +16,7 @@ use crate::edge::clock::Clock;
 use crate::edge::gossip::{Gossip, GossipSettings};
 use crate::edge::http::{EventFeed, HttpServer, HttpSettings, Metrics, Snapshot};
 use crate::edge::load_balancer::{AgentCheck, AgentCheckSettings};
-use crate::edge::mediamtx::{MediaMtx, MediaMtxSettings, Warmer, WarmerSettings};
+use crate::edge::mediamtx::{LetGo, MediaMtx, MediaMtxSettings, Warmer, WarmerSettings};
 use crate::edge::registry::{Registry, RegistrySettings};
 use crate::edge::resolver::{Resolver, ResolverLimits, ResolverSettings};
 use crate::edge::state_file::{self, StateFile};
@@ -78,6 +78,7 @@ async fn run(config: Config) -> anyhow::Result<()> {
         credentials: config.mediamtx.credentials.clone(),
         timeout: config.mediamtx.timeout,
     })?);
+    let let_go = LetGo::start(Arc::clone(&mediamtx));
     let warmer = Warmer::new(WarmerSettings {
         rtsp: config.mediamtx.rtsp.clone(),
         credentials: Some(config.cluster.key.fleet_credentials()),
@@ -130,6 +131,7 @@ async fn run(config: Config) -> anyhow::Result<()> {
         registry,
         mediamtx,
         warmer,
+        let_go,
         resolver,
         agent_check,
         webhooks,

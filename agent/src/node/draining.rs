@@ -213,8 +213,8 @@ impl Node {
                 }),
                 Action::Move(legs) => self.announce_move(now, legs, effects),
                 Action::Disconnect { session } => {
-                    if let Some(protocol) = self.server.readers.protocols.get(&session) {
-                        effects.push(Effect::Disconnect { protocol: *protocol, session });
+                    if let Some(protocol) = self.server.readers.protocol_of(&session) {
+                        effects.push(Effect::Disconnect { protocol, session });
                     }
                 }
                 Action::PhaseEntered(phase) => {
@@ -290,16 +290,13 @@ impl Node {
             let role = self.role();
             return Some(DrainRefusal::BelowMinimum { role, serving: left, minimum: self.settings.minimum });
         }
-        if self.role() == Role::Ingestion {
-            return Some(DrainRefusal::IngestionNotSupported);
-        }
         if self.settings.has_registry && !self.registry_reachable {
             return Some(DrainRefusal::NoRegistry);
         }
         None
     }
 
-    fn role(&self) -> Role {
+    pub(super) fn role(&self) -> Role {
         self.settings.facts.role
     }
 
@@ -317,18 +314,19 @@ impl Node {
             wall: now.wall,
             looked: self.server.looked,
             legs: self.server.readers.legs.clone(),
-            // Cameras cannot be told either; they come back through their load balancer.
-            readers: self.server.readers.anonymous.iter().chain(&self.server.readers.publishers).cloned().collect(),
+            readers: self.server.readers.anonymous.clone(),
             viewers: self.server.readers.viewers.clone(),
             polls_since_told: self.balancers.since_told().clone(),
             known_pollers: self.balancers.known(),
             last_new_session: self.server.last_new_session,
-            candidates: self.candidates(),
+            candidates: self.candidates(self.role()),
+            ingestion: (self.role() == Role::Ingestion).then(|| self.ingestion_side()),
         }
     }
 
-    fn candidates(&self) -> Vec<Candidate> {
-        let alive = self.fleet.serving(self.role()).filter(|member| member.liveness == Liveness::Alive);
+    /// Nodes of a role that can take over from this one.
+    pub(super) fn candidates(&self, role: Role) -> Vec<Candidate> {
+        let alive = self.fleet.serving(role).filter(|member| member.liveness == Liveness::Alive);
         let candidate = |member: &mtxfleet_leader::Member| {
             let facts = member.peer.facts.as_ref()?;
             let warm = member.peer.streams.iter().filter(|s| s.ready).map(|s| s.name.clone());

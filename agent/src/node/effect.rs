@@ -52,6 +52,9 @@ pub enum Effect {
     Owners(Vec<(StreamName, NodeId, String)>),
     /// Streams that this node keeps open by reading them itself, the whole list each time.
     KeepWarm(Vec<StreamName>),
+    /// Pulled streams whose paths MediaMTX must not have, since another node has them now; the whole list each time.
+    /// What is not in it any more is put back as it was.
+    LetGo(Vec<StreamName>),
     Disconnect {
         protocol: Protocol,
         session: String,

@@ -8,8 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use mtxfleet_leader::Peer;
 use mtxfleet_leader::fleet_view::Change;
 use mtxfleet_wire::{
-    Candidate, DrainId, DrainNotice, DrainReport, EventKind, LegId, LegNotice, Liveness, MoveOrder, NodeId, NodeState,
-    StreamName,
+    Candidate, DrainId, DrainNotice, DrainReport, EventKind, LegId, LegNotice, Liveness, MoveOrder, MoveReason, NodeId,
+    NodeState, Role, StreamName, StreamReport,
 };
 
 use super::effect::Effect;
@@ -96,8 +96,9 @@ impl Node {
                 ordered: BTreeSet::new(),
             });
             let legs = self.legs_of(&node, &report);
-            let fresh: Vec<LegNotice> =
-                legs.iter().filter(|leg| passed.noticed.insert(leg.leg.clone())).cloned().collect();
+            // Who bridges a change of owner has been told of it.
+            let news = legs.iter().filter(|leg| leg.reason != MoveReason::OwnerChanged);
+            let fresh: Vec<LegNotice> = news.filter(|leg| passed.noticed.insert(leg.leg.clone())).cloned().collect();
             let moving = legs.into_iter().filter(|leg| report.moving.contains(&leg.leg));
             let moving: Vec<LegNotice> = moving.filter(|leg| passed.ordered.insert(leg.leg.clone())).collect();
             if !fresh.is_empty() {
@@ -137,15 +138,45 @@ impl Node {
         }
     }
 
+    /// The legs that a drain is about: those at its node, and where that is an ingestion node, those that read the
+    /// streams it names anywhere else.
     fn legs_of(&self, node: &NodeId, report: &DrainReport) -> Vec<LegNotice> {
         let Some(member) = self.fleet.get(node) else { return Vec::new() };
-        let streams = member.peer.streams.iter();
+        let leaves = |stream: &StreamName| match report.pushed.contains(stream) {
+            true => MoveReason::CameraLeaves,
+            false => MoveReason::NodeLeaves,
+        };
+        let mut legs = self.notices(member.peer.streams.iter(), report, leaves);
+        if member.peer.facts.as_ref().is_none_or(|facts| facts.role != Role::Ingestion) {
+            return legs;
+        }
+        let me = (self.settings.facts.role, &self.server.streams[..]);
+        let others = self.fleet.members().filter(|other| other.peer.node != *node);
+        let others = others.filter_map(|other| Some((other.peer.facts.as_ref()?.role, &*other.peer.streams)));
+        for (role, streams) in others.chain([me]) {
+            let named = streams.iter().filter(|stream| report.streams.contains_key(&stream.name));
+            legs.extend(self.notices(named, report, |stream| match role {
+                Role::Ingestion => MoveReason::OwnerChanged,
+                Role::Distribution if report.pushed.contains(stream) => MoveReason::CameraLeaves,
+                Role::Distribution => MoveReason::OwnerChanges,
+            }));
+        }
+        legs
+    }
+
+    fn notices<'a>(
+        &self,
+        streams: impl Iterator<Item = &'a StreamReport>,
+        report: &DrainReport,
+        reason: impl Fn(&StreamName) -> MoveReason,
+    ) -> Vec<LegNotice> {
         let legs = streams.flat_map(|stream| stream.legs.iter().map(move |leg| (leg, &stream.name)));
         let notice = |(leg, stream): (&mtxfleet_wire::Leg, &StreamName)| LegNotice {
             leg: leg.leg.clone(),
             worker: leg.worker.clone(),
             stream: stream.clone(),
             candidates: self.candidates_in(report, stream),
+            reason: reason(stream),
         };
         legs.map(notice).collect()
     }

@@ -29,6 +29,7 @@ pub struct Said {
     word: Option<BalancerWord>,
     owners: Option<Vec<(StreamName, NodeId, String)>>,
     warm: Option<Vec<StreamName>>,
+    let_go: Option<Vec<StreamName>>,
     saved: Option<Option<Saved>>,
 }
 
@@ -66,6 +67,10 @@ impl Node {
         let warm = self.wanted_warm();
         if is_news(&mut self.said.warm, &warm) {
             effects.push(Effect::KeepWarm(warm));
+        }
+        let let_go = self.let_go();
+        if is_news(&mut self.said.let_go, &let_go) {
+            effects.push(Effect::LetGo(let_go));
         }
         let due = self.said.load_at.is_none_or(|said| now.mono.since(said) >= LOAD_EVERY);
         if due || self.said.load_state != Some(self.state) {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use mtxfleet_drain::{ObservedLeg, Reader};
-use mtxfleet_wire::{Bitrate, LegId, StreamName, WorkerId};
+use mtxfleet_wire::{Bitrate, LegId, NodeId, StreamName, WorkerId};
 
 use super::sample::{Protocol, ServerSample, SessionSample, SessionState};
 
@@ -24,8 +24,19 @@ pub struct Readers {
     pub viewers: Vec<Reader>,
     /// Cameras that publish here.
     pub publishers: Vec<Reader>,
-    /// How to disconnect each session.
+    /// Distribution nodes that pull from here.
+    pub pulls: Vec<MemberPull>,
+    /// How to disconnect each session of those above, members' apart.
     pub protocols: BTreeMap<String, Protocol>,
+}
+
+/// A distribution node's connection to this ingestion node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MemberPull {
+    pub session: String,
+    pub node: NodeId,
+    pub stream: String,
+    pub protocol: Protocol,
 }
 
 impl Readers {
@@ -43,11 +54,17 @@ impl Readers {
                 SessionState::Idle => continue,
             }
             match kind(session, anonymous_rtsp) {
-                Kind::Member => continue,
+                Kind::Member { pulls } => {
+                    let (session, stream) = (session.clone(), session.path.clone());
+                    let (id, protocol) = (session.id, session.protocol);
+                    readers.pulls.extend(pulls.map(|node| MemberPull { session: id, node, stream, protocol }));
+                    continue;
+                }
                 Kind::Leg { worker, leg, stream } => readers.legs.push(ObservedLeg {
                     leg,
                     worker,
                     stream,
+                    at: None,
                     session: session.id.clone(),
                     bitrate: bitrates.get(&session.path).copied(),
                 }),
@@ -57,6 +74,13 @@ impl Readers {
             readers.protocols.insert(session.id.clone(), session.protocol);
         }
         readers
+    }
+
+    /// How a session is disconnected.
+    #[must_use]
+    pub fn protocol_of(&self, session: &str) -> Option<Protocol> {
+        let pull = || self.pulls.iter().find(|pull| pull.session == session).map(|pull| pull.protocol);
+        self.protocols.get(session).copied().or_else(pull)
     }
 
     /// Workers, each counted once: one that moves has two legs for a moment, and a handover is no growth.
@@ -69,7 +93,9 @@ impl Readers {
 
 enum Kind {
     /// A distribution node's pull, or an agent keeping a stream warm.
-    Member,
+    Member {
+        pulls: Option<NodeId>,
+    },
     Leg {
         worker: WorkerId,
         leg: LegId,
@@ -87,7 +113,8 @@ fn kind(session: &SessionSample, anonymous_rtsp: AnonymousRtsp) -> Kind {
     let mut leg = None;
     for pair in session.query.split('&') {
         match pair.split_once('=') {
-            Some(("pull" | "warm", _)) => return Kind::Member,
+            Some(("pull", node)) => return Kind::Member { pulls: NodeId::new(node).ok() },
+            Some(("warm", _)) => return Kind::Member { pulls: None },
             Some(("worker", id)) => worker = WorkerId::new(id).ok(),
             Some(("leg", id)) => leg = LegId::new(id).ok(),
             _ => {}

@@ -279,8 +279,10 @@ fn orders_are_refused_with_the_reason() {
     let mut twice = World::draining(Role::Distribution);
     assert!(matches!(answer(&twice.order(true)), Some(Err(DrainRefusal::AlreadyDraining { .. }))));
 
-    let mut ingestion = World::serving(Role::Ingestion);
-    assert_eq!(answer(&ingestion.order(false)), Some(&Err(DrainRefusal::IngestionNotSupported)));
+    let mut last = World::with(Settings { minimum: 1, ..settings(Role::Ingestion) }, None).0;
+    last.look(&[]);
+    last.apply(Event::Registry { reachable: true });
+    assert!(matches!(answer(&last.order(false)), Some(Err(DrainRefusal::BelowMinimum { .. }))), "the last one serving");
 
     let mut idle = World::serving(Role::Distribution);
     assert_eq!(answer(&idle.apply(Event::UndrainOrdered { ticket: TICKET })), Some(&Err(DrainRefusal::NotDraining)));
@@ -409,6 +411,7 @@ fn drain_report(streams: &[(&str, &[u8])], moving: &[&str]) -> DrainReport {
         moving: moving.iter().map(|leg| LegId::new(*leg).expect("valid")).collect(),
         waiting_for: vec![],
         waiting_more: 0,
+        pushed: Vec::new(),
     }
 }
 

@@ -57,6 +57,7 @@ impl Node {
             waiting_for: Vec::new(),
             phases: record.phases.clone(),
             legs: record.legs.clone(),
+            cameras: record.cameras.clone(),
             viewers: 0,
             record: Some(record),
         })

@@ -2,7 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{DrainId, DrainReport, LegOutcome, LoadReport, NodeFacts, NodeId, PhaseTime, StreamReport, UnixMillis};
+use crate::{
+    CameraOutcome, DrainId, DrainReport, LegOutcome, LoadReport, NodeFacts, NodeId, PhaseTime, StreamReport, UnixMillis,
+};
 
 /// The five phases of a drain, in order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -104,10 +106,6 @@ pub enum DrainRefusal {
     BelowMinimum { role: crate::Role, serving: u32, minimum: u32 },
     #[error("Redis is away, so two drains could slip below the minimum together; wait for it, or use --force")]
     NoRegistry,
-    #[error(
-        "an ingestion node cannot hand its cameras over without a gap yet; with --force they are disconnected, a few at a time, and come back through the load balancer"
-    )]
-    IngestionNotSupported,
     #[error("this node is not in a drain")]
     NotDraining,
     #[error(
@@ -132,6 +130,9 @@ pub struct DrainView {
     /// Phases behind it.
     pub phases: Vec<PhaseTime>,
     pub legs: Vec<LegOutcome>,
+    /// On an ingestion node.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub cameras: Vec<CameraOutcome>,
     pub viewers: u32,
     /// `Some` when it has ended.
     pub record: Option<crate::DrainRecord>,

@@ -7,6 +7,9 @@
 //!            the worker opens a leg on the next node, overlaps, closes the old one
 //! node   <-- WorkerReport::Moved (drain, leg, new leg, counters) --  worker
 //! ```
+//! An ingestion node does the same for legs that read its cameras through distribution nodes, in two moves:
+//! [`MoveReason::OwnerChanges`] and [`MoveReason::OwnerChanged`].
+//!
 //! Notices travel as [`crate::FleetEvent`]s; reports by the Redis stream named in
 //! [`crate::RegistryKeys::worker_reports`], or by `POST /v1/worker-reports` to any agent when Redis is away.
 
@@ -24,6 +27,23 @@ pub struct Candidate {
     pub warm: bool,
 }
 
+/// Why a leg has to move, and so which ways are open to it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MoveReason {
+    /// The node that it reads at goes away.
+    #[default]
+    NodeLeaves,
+    /// The camera gets another owner, which numbers its packets anew. The one candidate is that owner: wherever else a
+    /// leg leads may still get the stream from the old one. A *bridge*, until the leg is ordered back.
+    OwnerChanges,
+    /// The distribution nodes get the stream from the new owner now: back to one of them.
+    OwnerChanged,
+    /// The camera publishes here, and is about to be disconnected so that it publishes elsewhere. There is nothing to
+    /// move to: the leg ends with its camera's connection, and the worker comes back by itself.
+    CameraLeaves,
+}
+
 /// One leg that will have to move.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LegNotice {
@@ -32,6 +52,8 @@ pub struct LegNotice {
     pub stream: StreamName,
     /// Healthy nodes, best first.
     pub candidates: Vec<Candidate>,
+    #[serde(default)]
+    pub reason: MoveReason,
 }
 
 /// A node will go away: phase 1.
@@ -87,6 +109,18 @@ pub enum WorkerReport {
         extra_pause_ms: u64,
         counters: StitchCounters,
     },
+    /// Its camera was disconnected ([`MoveReason::CameraLeaves`]), and frames come again.
+    Returned {
+        drain: DrainId,
+        worker: WorkerId,
+        leg: LegId,
+        new_leg: LegId,
+        /// No frame came for so long, less the frame interval; milliseconds.
+        away_ms: u64,
+        /// Between two frames before that; microseconds, 0 when it is not known.
+        frame_interval_us: u64,
+        counters: StitchCounters,
+    },
     /// It could not move; the text says why. It stays until it is disconnected.
     Failed {
         drain: DrainId,
@@ -100,14 +134,20 @@ impl WorkerReport {
     #[must_use]
     pub const fn drain(&self) -> &DrainId {
         match self {
-            Self::Acknowledged { drain, .. } | Self::Moved { drain, .. } | Self::Failed { drain, .. } => drain,
+            Self::Acknowledged { drain, .. }
+            | Self::Moved { drain, .. }
+            | Self::Returned { drain, .. }
+            | Self::Failed { drain, .. } => drain,
         }
     }
 
     #[must_use]
     pub const fn leg(&self) -> &LegId {
         match self {
-            Self::Acknowledged { leg, .. } | Self::Moved { leg, .. } | Self::Failed { leg, .. } => leg,
+            Self::Acknowledged { leg, .. }
+            | Self::Moved { leg, .. }
+            | Self::Returned { leg, .. }
+            | Self::Failed { leg, .. } => leg,
         }
     }
 }

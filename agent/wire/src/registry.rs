@@ -191,6 +191,46 @@ pub enum LegEnd {
     Moved(Option<NodeId>),
     /// Disconnected at the deadline, to come back through the stable URL.
     Disconnected,
+    /// Its camera was sent to another ingestion node, and its connection ended with the camera's.
+    CameraLeft,
+}
+
+/// How an ingestion node gets a camera.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CameraSource {
+    /// The node connects to the camera.
+    Pulled,
+    /// The camera connects to the node.
+    Pushed,
+}
+
+/// A camera in the record of an ingestion node's drain.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CameraOutcome {
+    pub stream: StreamName,
+    pub source: CameraSource,
+    pub how: CameraEnd,
+    /// Pushed: from its disconnection until another node had it; milliseconds.
+    #[serde(default)]
+    pub away_ms: Option<u64>,
+    /// Pushed: frames that the camera itself did not send while it was away, by its workers' frame interval.
+    #[serde(default)]
+    pub frames_not_sent: Option<u64>,
+    /// Pushed: frames that passed, by its workers' word, beside those: sent to the new owner before a worker read again.
+    #[serde(default)]
+    pub frames_missed: Option<u64>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CameraEnd {
+    /// It is still here (only while the drain runs, or in one that was cancelled).
+    Here,
+    /// That node has it now.
+    At(NodeId),
+    /// Disconnected here, and seen nowhere else in time.
+    NotSeenElsewhere,
 }
 
 /// What a drain did, kept in Redis and shown by `mtxfleet drain --wait` at its end.
@@ -211,6 +251,9 @@ pub struct DrainRecord {
     /// Viewers that left by themselves, and those disconnected.
     pub viewers_left: u32,
     pub viewers_disconnected: u32,
+    /// On an ingestion node.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub cameras: Vec<CameraOutcome>,
     /// Seconds from the order (or the agent's restart since) until the last load balancer was first told `drain`; `None`
     /// when none polls, or not all of them asked again.
     pub out_of_balancer_seconds: Option<f64>,

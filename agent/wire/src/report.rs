@@ -181,10 +181,14 @@ pub struct DrainReport {
     pub deadline: UnixMillis,
     /// Nodes that take over; [`DrainReport::streams`] points into it.
     pub nodes: Vec<NodeId>,
-    /// For each stream that legs read here, indices into `nodes`, best first. The first one warms it.
+    /// For each stream that legs read here (on an ingestion node: wherever they read it), indices into `nodes`, best
+    /// first. The first one warms it.
     pub streams: BTreeMap<StreamName, Vec<u8>>,
     /// Legs asked to move now: the present batch.
     pub moving: Vec<LegId>,
+    /// On an ingestion node: streams whose cameras publish here, of those that legs read.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub pushed: Vec<StreamName>,
     /// What the phase waits for, in words; [`DrainReport::WAITS_SAID`] of them at most, for the status page of every
     /// agent. `GET /v1/drain` of the node itself has all.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

@@ -111,7 +111,13 @@ impl World {
         self.drains += 1;
         let candidate = |n| Candidate { node: id(&format!("n{n}")), rtsp: "x:1".into(), warm: n % 2 == 0 };
         let candidates = (0..candidates).map(candidate).collect();
-        let legs = vec![LegNotice { leg: leg.clone(), worker: id("w"), stream: id("cam1"), candidates }];
+        let legs = vec![LegNotice {
+            leg: leg.clone(),
+            worker: id("w"),
+            stream: id("cam1"),
+            candidates,
+            reason: MoveReason::NodeLeaves,
+        }];
         let drain = id(&format!("d{}", self.drains));
         self.event(EventKind::DrainMove(MoveOrder { drain, node: id("a"), legs }));
     }
@@ -138,7 +144,7 @@ impl World {
                     self.alive.remove(&leg);
                 }
                 Action::Moved { .. } | Action::Failed { .. } => self.done += 1,
-                Action::Acknowledge { .. } => {}
+                Action::Acknowledge { .. } | Action::Returned { .. } => {}
             }
         }
         let (current, attempt) = (self.machine.current.clone(), self.attempt());

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, VecDeque};
 
-use mtxfleet_wire::{Candidate, LegNotice, NodeId, rendezvous_score};
+use mtxfleet_wire::{Candidate, LegNotice, MoveReason, NodeId, rendezvous_score};
 
 use crate::config::Via;
 
@@ -42,10 +42,12 @@ impl std::fmt::Display for Target {
 }
 
 /// Warm candidates first: they are alike for a reader, so the legs spread over them by rendezvous. Then the cold ones
-/// as the draining node ranked them, since each one more means one more pull. The stable URL last.
+/// as the draining node ranked them, since each one more means one more pull. The stable URL last; not when a camera
+/// changes its owner, since it may lead to a node that still has the stream from the old one.
 pub(super) fn in_order(via: Via, named: &LegNotice, draining: &BTreeSet<NodeId>) -> VecDeque<Target> {
+    let owner_only = named.reason == MoveReason::OwnerChanges;
     if via == Via::StableUrl {
-        return vec![Target::StableUrl; STABLE_TRIES].into();
+        return vec![Target::StableUrl; if owner_only { 0 } else { STABLE_TRIES }].into();
     }
     let usable = named.candidates.iter().filter(|candidate| !draining.contains(&candidate.node));
     let (mut warm, cold): (Vec<&Candidate>, Vec<&Candidate>) = usable.partition(|candidate| candidate.warm);
@@ -53,5 +55,5 @@ pub(super) fn in_order(via: Via, named: &LegNotice, draining: &BTreeSet<NodeId>)
     warm.sort_by(|a, b| score(b).total_cmp(&score(a)));
     let nodes = warm.into_iter().chain(cold).take(MOST_CANDIDATES);
     let nodes = nodes.map(|candidate| Target::Node { node: candidate.node.clone(), rtsp: candidate.rtsp.clone() });
-    nodes.chain([Target::StableUrl]).collect()
+    nodes.chain((!owner_only).then_some(Target::StableUrl)).collect()
 }

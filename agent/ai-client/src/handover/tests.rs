@@ -52,6 +52,7 @@ impl Script {
             Action::Moved { drain, leg, new_leg, to } => {
                 format!("moved {drain} {leg} to {new_leg} at {}", to.map_or("?".to_owned(), String::from))
             }
+            Action::Returned { drain, leg, new_leg } => format!("returned {drain} {leg} as {new_leg}"),
             Action::Failed { drain, leg, why } => format!("failed {drain} {leg}: {why}"),
         };
         self.machine.actions().into_iter().map(words).collect()
@@ -100,6 +101,7 @@ fn named(leg: &str, candidates: &[(&str, bool)]) -> LegNotice {
         worker: WorkerId::new("w").expect("valid"),
         stream: StreamName::new("cam1").expect("valid"),
         candidates: candidates.iter().map(candidate).collect(),
+        reason: MoveReason::NodeLeaves,
     }
 }
 

@@ -20,8 +20,8 @@ use mtxfleet_tests::lab::process::{Process, Recipe};
 use mtxfleet_tests::lab::wait::{PATIENCE, wait_for};
 use mtxfleet_tests::server_binary;
 use mtxfleet_wire::{
-    Candidate, DrainNotice, EventId, EventKind, FleetEvent, LegId, LegNotice, MoveOrder, NodeId, NodeState, SCHEMA,
-    StreamName, UnixMillis, WorkerId, WorkerReport,
+    Candidate, DrainNotice, EventId, EventKind, FleetEvent, LegId, LegNotice, MoveOrder, MoveReason, NodeId, NodeState,
+    SCHEMA, StreamName, UnixMillis, WorkerId, WorkerReport,
 };
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{broadcast, mpsc, watch};
@@ -116,6 +116,7 @@ impl Fleet {
             worker: WorkerId::new(worker).expect("valid"),
             stream: StreamName::new(stream).expect("valid"),
             candidates: to.iter().map(candidate).collect(),
+            reason: MoveReason::NodeLeaves,
         }];
         MoveOrder { drain: drain.parse().expect("valid"), node: NodeId::new(from).expect("valid"), legs }
     }

@@ -183,7 +183,7 @@ fn a_worker_that_comes_in_the_middle_is_told_and_moves_too() {
 #[test]
 fn a_server_that_does_not_answer_is_never_taken_for_an_empty_one() {
     let settings = Settings::default();
-    let deadlines = settings.total() - settings.balancer_deadline;
+    let deadlines = settings.total(false) - settings.balancer_deadline;
     let mut world = World::new(settings).with_worker("cam1", Conduct::Stays);
     world.server_up = false;
     let record = world.run();

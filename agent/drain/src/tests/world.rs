@@ -51,6 +51,7 @@ pub(super) fn leg(n: usize, stream: &str) -> ObservedLeg {
         leg: LegId::new(format!("leg-{n}")).expect("valid"),
         worker: WorkerId::new(format!("worker-{n}")).expect("valid"),
         stream: StreamName::new(stream).expect("valid"),
+        at: None,
         session: format!("session-{n}"),
         bitrate: Some(Bitrate(2_000_000)),
     }
@@ -152,6 +153,7 @@ impl World {
             known_pollers: self.pollers.keys().cloned().collect::<BTreeSet<_>>(),
             last_new_session: None,
             candidates: self.candidates.clone(),
+            ingestion: None,
         }
     }
 

@@ -91,6 +91,7 @@ fn drain_view() -> DrainView {
         waiting_for: vec!["worker anpr-1 to leave".to_owned()],
         phases: Vec::new(),
         legs: Vec::new(),
+        cameras: Vec::new(),
         viewers: 2,
         record: None,
     }

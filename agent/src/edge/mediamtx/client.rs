@@ -3,7 +3,7 @@
 //! of the rest of a sample.
 
 use bytes::Bytes;
-use http_body_util::{BodyExt as _, Empty};
+use http_body_util::{BodyExt as _, Full};
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode, body::Incoming};
@@ -59,7 +59,7 @@ pub(super) struct Client {
 /// Ends its driver when dropped, even in the middle of an exchange.
 #[derive(Debug)]
 struct Connection {
-    sender: SendRequest<Empty<Bytes>>,
+    sender: SendRequest<Full<Bytes>>,
     driver: AbortHandle,
 }
 
@@ -102,27 +102,40 @@ impl Client {
     }
 
     pub(super) async fn get(&mut self, path_and_query: &str) -> Result<Answer<'_>, ServerProblem> {
-        self.exchange(Method::GET, path_and_query).await
+        self.exchange(Method::GET, path_and_query, Bytes::new()).await
     }
 
     pub(super) async fn post(&mut self, path_and_query: &str) -> Result<Answer<'_>, ServerProblem> {
-        self.exchange(Method::POST, path_and_query).await
+        self.exchange(Method::POST, path_and_query, Bytes::new()).await
+    }
+
+    pub(super) async fn post_json(&mut self, path_and_query: &str, body: Bytes) -> Result<Answer<'_>, ServerProblem> {
+        self.exchange(Method::POST, path_and_query, body).await
+    }
+
+    pub(super) async fn delete(&mut self, path_and_query: &str) -> Result<Answer<'_>, ServerProblem> {
+        self.exchange(Method::DELETE, path_and_query, Bytes::new()).await
     }
 
     /// The connection is put back only when the whole body has been read: an exchange that fails or is dropped
     /// half-way takes its connection along, so that no later one reads its rest.
-    async fn exchange(&mut self, method: Method, path_and_query: &str) -> Result<Answer<'_>, ServerProblem> {
+    async fn exchange(
+        &mut self,
+        method: Method,
+        path_and_query: &str,
+        body: Bytes,
+    ) -> Result<Answer<'_>, ServerProblem> {
         let kept = self.connection.take().filter(|connection| connection.sender.is_ready());
         let was_kept = kept.is_some();
         let mut connection = match kept {
             Some(connection) => connection,
             None => self.connect().await?,
         };
-        let mut sent = connection.sender.send_request(self.request(&method, path_and_query)?).await;
+        let mut sent = connection.sender.send_request(self.request(&method, path_and_query, body.clone())?).await;
         if was_kept && sent.as_ref().is_err_and(|e| e.is_canceled() || e.is_incomplete_message() || e.is_closed()) {
             // The server had closed the idle connection: that says nothing about the server.
             connection = self.connect().await?;
-            sent = connection.sender.send_request(self.request(&method, path_and_query)?).await;
+            sent = connection.sender.send_request(self.request(&method, path_and_query, body.clone())?).await;
         }
         let response = sent.map_err(|e| self.away(&e))?;
         let status = response.status();
@@ -144,7 +157,12 @@ impl Client {
         }
     }
 
-    fn request(&self, method: &Method, path_and_query: &str) -> Result<Request<Empty<Bytes>>, ServerProblem> {
+    fn request(
+        &self,
+        method: &Method,
+        path_and_query: &str,
+        body: Bytes,
+    ) -> Result<Request<Full<Bytes>>, ServerProblem> {
         let mut request = Request::builder()
             .method(method)
             .uri(format!("{}{path_and_query}", self.prefix))
@@ -153,7 +171,10 @@ impl Client {
         if let Some(authorization) = &self.authorization {
             request = request.header(AUTHORIZATION, authorization);
         }
-        request.body(Empty::new()).map_err(|e| ServerProblem::Odd(format!("no request for {path_and_query}: {e}")))
+        if !body.is_empty() {
+            request = request.header(CONTENT_TYPE, "application/json");
+        }
+        request.body(Full::new(body)).map_err(|e| ServerProblem::Odd(format!("no request for {path_and_query}: {e}")))
     }
 
     async fn connect(&self) -> Result<Connection, ServerProblem> {

@@ -8,6 +8,7 @@
 
 mod client;
 mod credentials;
+mod let_go;
 mod listing;
 mod rfc3339;
 mod warm_reader;
@@ -25,6 +26,7 @@ use url::Url;
 
 pub use client::SettingsError;
 pub use credentials::Credentials;
+pub use let_go::LetGo;
 pub use warmer::{WarmStatus, Warmer, WarmerSettings};
 
 use self::client::Client;

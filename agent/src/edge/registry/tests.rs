@@ -584,6 +584,7 @@ async fn the_record_of_a_drain_is_kept_beside_its_event() {
         readers_disconnected: 0,
         viewers_left: 0,
         viewers_disconnected: 0,
+        cameras: Vec::new(),
         out_of_balancer_seconds: Some(0.7),
     };
     let mut ended = event(1);

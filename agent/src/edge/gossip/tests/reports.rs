@@ -45,6 +45,7 @@ async fn a_drain_appears_and_disappears() {
         moving: vec![],
         waiting_for: vec![],
         waiting_more: 0,
+        pushed: vec![],
     };
     let bound = PATIENCE;
     nodes[0].gossip.set_drain(None).await.unwrap();

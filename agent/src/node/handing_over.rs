@@ -1,0 +1,120 @@
+//! What an ingestion node sees of its cameras while it drains, for crate `drain`: who reads them, and who has them next.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use mtxfleet_drain::{Drain, IngestionSide, ObservedCamera, ObservedLeg, Owner, Pull};
+use mtxfleet_leader::Member;
+use mtxfleet_wire::{CameraEnd, CameraSource, NodeId, NodeState, Role, StreamName, StreamReport};
+
+use super::Node;
+use super::sample::PathSample;
+
+impl Node {
+    pub(super) fn ingestion_side(&self) -> IngestionSide {
+        let cameras: Vec<ObservedCamera> =
+            self.server.sample.paths.iter().filter_map(|path| self.camera(path)).collect();
+        let of_drain = self.draining.drain.iter().flat_map(Drain::cameras);
+        let streams: BTreeSet<&StreamName> = cameras.iter().map(|camera| &camera.stream).chain(of_drain).collect();
+        IngestionSide {
+            legs_elsewhere: self.legs_through(&cameras),
+            legs_at_owners: self.legs_at_owners(&streams),
+            distribution: self.candidates(Role::Distribution),
+            owners: self.next_owners(&streams),
+            recording_readers: 0,
+            cameras,
+        }
+    }
+
+    /// Streams that MediaMTX here must not have: handed over in this drain, or in the one that took the node out of
+    /// service.
+    pub(super) fn let_go(&self) -> Vec<StreamName> {
+        if let Some(drain) = &self.draining.drain {
+            return drain.let_go();
+        }
+        let record = self.draining.last_record.as_ref().filter(|_| self.state == NodeState::Offline);
+        let cameras = record.iter().flat_map(|record| &record.cameras);
+        let gone = cameras.filter(|camera| camera.source == CameraSource::Pulled && camera.how != CameraEnd::Here);
+        gone.map(|camera| camera.stream.clone()).collect()
+    }
+
+    /// Whether this node may stop pulling a camera whose next owner has it: in a drain, once nobody who can be told
+    /// reads it here any more.
+    #[must_use]
+    pub fn may_let_go(&self, stream: &StreamName) -> bool {
+        self.draining.drain.as_ref().is_none_or(|drain| drain.may_let_go(stream))
+    }
+
+    fn camera(&self, path: &PathSample) -> Option<ObservedCamera> {
+        // `rtspSource`, `hlsSource`, ...: MediaMTX connects to it. `rtspSession`, `webRTCSession`, ...: it publishes.
+        let source = match path.source.as_str() {
+            "" => return None,
+            source if source.ends_with("Source") => CameraSource::Pulled,
+            _ => CameraSource::Pushed,
+        };
+        let readers = &self.server.readers;
+        let publisher = readers.publishers.iter().find(|publisher| publisher.stream == path.name);
+        let pulls = readers.pulls.iter().filter(|pull| pull.stream == path.name);
+        Some(ObservedCamera {
+            stream: StreamName::new(path.name.as_str()).ok()?,
+            source,
+            available: path.available,
+            session: publisher.map(|publisher| publisher.session.clone()),
+            pulls: pulls.map(|pull| Pull { session: pull.session.clone(), node: pull.node.clone() }).collect(),
+        })
+    }
+
+    /// Legs at the nodes that pull a camera from here. A node that reads it from elsewhere is no concern of this one.
+    fn legs_through(&self, cameras: &[ObservedCamera]) -> Vec<ObservedLeg> {
+        let mut legs = Vec::new();
+        let pulled: BTreeMap<(&NodeId, &StreamName), ()> = cameras
+            .iter()
+            .flat_map(|camera| camera.pulls.iter().map(move |pull| ((&pull.node, &camera.stream), ())))
+            .collect();
+        for ((node, stream), ()) in pulled {
+            let Some(member) = self.fleet.get(node) else { continue };
+            legs.extend(member.peer.streams.iter().filter(|report| report.name == *stream).flat_map(legs_of(node)));
+        }
+        legs
+    }
+
+    fn legs_at_owners(&self, streams: &BTreeSet<&StreamName>) -> Vec<ObservedLeg> {
+        let of_role = |member: &&Member| member.peer.facts.as_ref().is_some_and(|facts| facts.role == Role::Ingestion);
+        let mut legs = Vec::new();
+        for member in self.fleet.members().filter(of_role) {
+            let theirs = member.peer.streams.iter().filter(|report| streams.contains(&report.name));
+            legs.extend(theirs.flat_map(legs_of(&member.peer.node)));
+        }
+        legs
+    }
+
+    /// Of several, the first in the order of their ids.
+    fn next_owners(&self, streams: &BTreeSet<&StreamName>) -> BTreeMap<StreamName, Owner> {
+        let mut owners = BTreeMap::new();
+        for member in self.fleet.serving(Role::Ingestion) {
+            let Some(facts) = &member.peer.facts else { continue };
+            let delivers = |report: &&StreamReport| report.owned && report.ready && report.flowing;
+            for report in member.peer.streams.iter().filter(delivers).filter(|report| streams.contains(&report.name)) {
+                owners.entry(report.name.clone()).or_insert_with(|| Owner {
+                    node: member.peer.node.clone(),
+                    rtsp: facts.rtsp.clone(),
+                    since: report.since,
+                });
+            }
+        }
+        owners
+    }
+}
+
+fn legs_of(node: &NodeId) -> impl Fn(&StreamReport) -> Vec<ObservedLeg> {
+    move |report| {
+        let leg = |leg: &mtxfleet_wire::Leg| ObservedLeg {
+            leg: leg.leg.clone(),
+            worker: leg.worker.clone(),
+            stream: report.name.clone(),
+            at: Some(node.clone()),
+            session: String::new(),
+            bitrate: report.bitrate,
+        };
+        report.legs.iter().map(leg).collect()
+    }
+}
