@@ -24,6 +24,7 @@ use crate::edge::webhook::Webhooks;
 use crate::node::draining::Saved;
 use crate::node::effect::{Effect, Pace};
 use crate::node::event::{Event, Ticket, Via};
+use crate::node::fenced::FencedAnswer;
 use crate::node::sample::{ServerProblem, ServerSample};
 use crate::node::{Node, Now};
 
@@ -177,8 +178,8 @@ impl EventLoop {
             }
             Effect::Announce(event) => announce(edges, &event),
             Effect::Echo(event) => edges.feed.publish(&event),
-            Effect::Admit { drain, node, role, serving, minimum } => {
-                let request = AdmitRequest { drain, node, role, serving, minimum };
+            Effect::Admit { drain, node, role, serving, minimum, plan } => {
+                let request = AdmitRequest { drain, node, role, serving, minimum, plan };
                 edges.registry.as_ref().inspect(|registry| registry.admit(request));
             }
             Effect::ReleaseAdmission { node } => {
@@ -194,6 +195,13 @@ impl EventLoop {
                 None => {
                     let answer = LeaseAnswer::Unreachable("no registry is configured".to_owned());
                     self.happened.push_back(Event::LeaseAnswered { number: order.number, answer });
+                }
+            },
+            Effect::WriteFenced(writes) => match &edges.registry {
+                Some(registry) => registry.write_fenced(writes),
+                None => {
+                    let answer = FencedAnswer::Unreachable("no registry is configured".to_owned());
+                    self.happened.push_back(Event::FencedWritten { number: writes.number, answer });
                 }
             },
             Effect::SaveTerms(terms) => {
@@ -239,6 +247,7 @@ impl EventLoop {
             RegistryEvent::Reachable(reachable) => Some(Event::Registry { reachable }),
             RegistryEvent::Admission { drain, answer } => Some(Event::Admission { drain, answer }),
             RegistryEvent::Lease { number, answer } => Some(Event::LeaseAnswered { number, answer }),
+            RegistryEvent::Fenced { number, answer } => Some(Event::FencedWritten { number, answer }),
             RegistryEvent::WorkerReport(report) => Some(Event::WorkerReport { report, via: Via::Registry }),
             RegistryEvent::Seeds(seeds) => {
                 self.edges.gossip.add_seeds(seeds.iter().filter_map(|seed| seed.gossip.parse().ok()).collect());

@@ -9,6 +9,7 @@ pub mod balancers;
 pub mod draining;
 pub mod effect;
 pub mod event;
+pub mod fenced;
 pub mod handing_over;
 pub mod leadership;
 pub mod neighbours;
@@ -138,6 +139,8 @@ impl Node {
             Event::Registry { reachable } => self.registry_reachable = reachable,
             Event::Admission { drain, answer } => self.admission_answered(now, &drain, answer, &mut effects),
             Event::LeaseAnswered { number, answer } => self.leadership.answered(now, number, answer),
+            // Who writes without waiting for the answer has it in the log of its edge.
+            Event::FencedWritten { .. } => {}
             Event::TermsSaved { terms, done } => self.leadership.saved(now, terms, done),
             Event::BalancerPolled { who, word } => self.balancers.polled(now.mono, who, word),
             Event::WorkerReport { report, via } => self.worker_reported(report, via, &mut effects),

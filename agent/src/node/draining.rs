@@ -82,6 +82,7 @@ impl Node {
             role: self.role(),
             serving: self.serving(),
             minimum: if order.force { 0 } else { self.settings.minimum },
+            plan: None,
         };
         let by_registry = self.settings.has_registry && self.registry_reachable;
         let order = Order { drain, node: self.settings.id.clone(), reason: order.reason, forced: order.force };

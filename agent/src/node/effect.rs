@@ -6,10 +6,11 @@ use mtxfleet_wire::{
 };
 
 use mtxfleet_leader::election::LeaseOrder;
-use mtxfleet_wire::{Terms, TermsReport};
+use mtxfleet_wire::{Terms, TermsReport, Token};
 
 use super::draining::Saved;
 use super::event::Ticket;
+use super::fenced::FencedWrites;
 use super::sample::Protocol;
 
 #[derive(Debug, Clone, PartialEq)]
@@ -33,6 +34,8 @@ pub enum Effect {
         role: Role,
         serving: Vec<NodeId>,
         minimum: u32,
+        /// The plan that wants it carries this token: refused when Redis knows of another term. `None`: an operator does.
+        plan: Option<Token>,
     },
     /// Free the place that the admission script gave, at the end of a drain.
     ReleaseAdmission {
@@ -42,6 +45,8 @@ pub enum Effect {
     Persist(Option<Saved>),
     /// Ask Redis for a lease; [`super::event::Event::LeaseAnswered`] is the answer, always.
     Lease(LeaseOrder),
+    /// Write to the registry as an orchestrator; [`super::event::Event::FencedWritten`] is the answer, always.
+    WriteFenced(FencedWrites),
     /// Write the terms to disk; [`super::event::Event::TermsSaved`] says whether they are there.
     SaveTerms(Terms),
     /// Gossip: what this node knows of the orchestrators' terms.

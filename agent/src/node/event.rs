@@ -5,6 +5,7 @@ use mtxfleet_leader::election::LeaseAnswer;
 use mtxfleet_wire::{DrainId, DrainOrder, DrainRefusal, Terms, WorkerReport};
 
 use super::effect::BalancerWord;
+use super::fenced::FencedAnswer;
 use super::sample::{MachineSample, ServerProblem, ServerSample};
 
 #[derive(Debug)]
@@ -29,6 +30,11 @@ pub enum Event {
     LeaseAnswered {
         number: u64,
         answer: LeaseAnswer,
+    },
+    /// The answer to [`super::effect::Effect::WriteFenced`] with this number.
+    FencedWritten {
+        number: u64,
+        answer: FencedAnswer,
     },
     /// The answer to [`super::effect::Effect::SaveTerms`].
     TermsSaved {

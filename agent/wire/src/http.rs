@@ -106,6 +106,8 @@ pub enum DrainRefusal {
     BelowMinimum { role: crate::Role, serving: u32, minimum: u32 },
     #[error("Redis is away, so two drains could slip below the minimum together; wait for it, or use --force")]
     NoRegistry,
+    #[error("the plan that wants this drain is of term {epoch}, which is not the latest; the next plan decides")]
+    PlanSuperseded { epoch: u64 },
     #[error("this node is not in a drain")]
     NotDraining,
     #[error(

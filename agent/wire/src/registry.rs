@@ -23,6 +23,12 @@ impl RegistryKeys {
         format!("{}:{name}", self.prefix)
     }
 
+    /// A table that only orchestrators write, such as `decisions`.
+    #[must_use]
+    pub fn table(&self, name: &str) -> String {
+        self.key(name)
+    }
+
     /// String: [`crate::SCHEMA`].
     #[must_use]
     pub fn schema(&self) -> String {

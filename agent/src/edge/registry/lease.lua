@@ -10,7 +10,8 @@
 --
 -- A Redis that failed over or restarted may lack its last writes, a term among them. Its replication id is another one
 -- then: no lease from before is good, and the counter jumps ahead by a number drawn from the new id, so that it gives
--- out none that was given out already.
+-- out none that was given out already. (A server's first replica gives it a new id as well: a term ends then for
+-- nothing, and the next one begins.)
 
 local ask, node, run, number, ttl = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
 

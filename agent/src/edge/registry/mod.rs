@@ -18,6 +18,8 @@ mod stats;
 mod task;
 
 #[cfg(test)]
+mod lease_tests;
+#[cfg(test)]
 mod test_redis;
 #[cfg(test)]
 mod tests;
@@ -28,11 +30,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mtxfleet_leader::election::{LeaseAnswer, LeaseOrder};
-use mtxfleet_wire::{ClusterName, DrainId, FleetEvent, NodeId, RegistryKeys, Role, WorkerReport};
+use mtxfleet_wire::{ClusterName, DrainId, FleetEvent, NodeId, RegistryKeys, Role, Token, WorkerReport};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::node::effect::Projection;
 use crate::node::event::Admission;
+use crate::node::fenced::{FencedAnswer, FencedWrites};
 
 /// An event that could not be written for this long is dropped and counted: workers have had it by SSE.
 pub const EVENT_KEPT: Duration = Duration::from_secs(60);
@@ -71,6 +74,8 @@ pub struct AdmitRequest {
     pub serving: Vec<NodeId>,
     /// How many of them must be left.
     pub minimum: u32,
+    /// Of the plan that wants the drain; `None`: an operator does.
+    pub plan: Option<Token>,
 }
 
 /// Another node that the registry knows, for finding peers.
@@ -93,6 +98,11 @@ pub enum RegistryEvent {
     Lease {
         number: u64,
         answer: LeaseAnswer,
+    },
+    /// To [`RegistryHandle::write_fenced`], with the number of the writes.
+    Fenced {
+        number: u64,
+        answer: FencedAnswer,
     },
     /// A worker said something, to whichever node it concerns. May be said twice.
     WorkerReport(WorkerReport),
@@ -157,6 +167,15 @@ impl RegistryHandle {
         self.leases.ask(order);
     }
 
+    /// Writes as an orchestrator; [`RegistryEvent::Fenced`] is the answer, always. Not tried again when Redis is away.
+    pub fn write_fenced(&self, writes: FencedWrites) {
+        let number = writes.number;
+        if self.commands.try_send(Command::Fenced(writes)).is_err() {
+            let answer = FencedAnswer::Unreachable("too many orders to the registry are waiting".to_owned());
+            let _ = self.events.try_send(RegistryEvent::Fenced { number, answer });
+        }
+    }
+
     /// Frees the place that admission gave. When Redis is away, it is freed once it is back.
     pub fn release(&self, node: NodeId) {
         if self.commands.try_send(Command::Release(node)).is_err() {
@@ -192,6 +211,7 @@ impl RegistryHandle {
 enum Command {
     Admit(AdmitRequest),
     Release(NodeId),
+    Fenced(FencedWrites),
     Announce(QueuedEvent),
     Flush(oneshot::Sender<()>),
 }

@@ -8,6 +8,7 @@ use redis::{RedisResult, Script};
 
 use super::AdmitRequest;
 use super::projection::Delta;
+use crate::node::fenced::{FencedAnswer, FencedWrites, Write};
 
 /// When an admitted drain of a node that no longer serves is forgotten. Long after the slowest agent has heard by
 /// gossip that the node does not serve.
@@ -21,6 +22,7 @@ const GHOST_AFTER: Duration = Duration::from_secs(24 * 3_600);
 pub(super) struct Scripts {
     project: Script,
     admit: Script,
+    fenced: Script,
 }
 
 /// How a delta is to be applied.
@@ -48,13 +50,23 @@ pub(super) enum Projected {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Admitted {
     Yes,
-    Below { left: u32 },
+    Below {
+        left: u32,
+    },
+    /// The plan that wants it is not of the latest term, which is this.
+    Superseded {
+        epoch: u64,
+    },
     Late,
 }
 
 impl Scripts {
     pub(super) fn new() -> Self {
-        Self { project: Script::new(include_str!("project.lua")), admit: Script::new(include_str!("admit.lua")) }
+        Self {
+            project: Script::new(include_str!("project.lua")),
+            admit: Script::new(include_str!("admit.lua")),
+            fenced: Script::new(include_str!("fenced.lua")),
+        }
     }
 
     pub(super) async fn project(
@@ -113,8 +125,13 @@ impl Scripts {
         not_after: u64,
     ) -> RedisResult<Admitted> {
         let mut call = self.admit.key(keys.drains_under_way());
+        call.key(keys.term(request.role));
         call.arg(request.node.as_str()).arg(request.drain.as_str()).arg(request.role.as_str());
         call.arg(request.minimum).arg(not_after).arg(FORGET_AFTER.as_millis() as u64);
+        match request.plan {
+            Some(token) => call.arg(token.epoch).arg(token.run.to_string()),
+            None => call.arg("").arg(""),
+        };
         for node in &request.serving {
             call.arg(node.as_str());
         }
@@ -125,9 +142,38 @@ impl Scripts {
                 Ok(Admitted::Below { left: answer.get(1).and_then(|n| n.parse().ok()).unwrap_or_default() })
             }
             Some("late") => Ok(Admitted::Late),
+            Some("superseded") => Ok(Admitted::Superseded { epoch: epoch(&answer) }),
             _ => Err(odd("admission")),
         }
     }
+
+    pub(super) async fn write_fenced(
+        &self,
+        connection: &mut MultiplexedConnection,
+        keys: &RegistryKeys,
+        order: &FencedWrites,
+    ) -> RedisResult<FencedAnswer> {
+        let mut call = self.fenced.key(keys.term(order.role));
+        call.arg(order.token.epoch).arg(order.token.run.to_string());
+        for write in &order.writes {
+            call.key(keys.table(write.table()));
+            match write {
+                Write::Put { field, value, .. } => call.arg("put").arg(field).arg(value),
+                Write::Remove { field, .. } => call.arg("remove").arg(field),
+                Write::Append { length, field, value, .. } => call.arg("append").arg(*length).arg(*field).arg(value),
+            };
+        }
+        let answer: Vec<String> = call.invoke_async(connection).await?;
+        match answer.first().map(String::as_str) {
+            Some("written") => Ok(FencedAnswer::Written),
+            Some("superseded") => Ok(FencedAnswer::Superseded { epoch: epoch(&answer) }),
+            _ => Err(odd("fenced write")),
+        }
+    }
+}
+
+fn epoch(answer: &[String]) -> u64 {
+    answer.get(1).and_then(|text| text.parse().ok()).unwrap_or_default()
 }
 
 fn json(record: &impl serde::Serialize) -> RedisResult<String> {

@@ -18,6 +18,7 @@ use super::{
 };
 use crate::node::effect::Projection;
 use crate::node::event::Admission;
+use crate::node::fenced::{FencedAnswer, FencedWrites};
 
 /// An idle connection is tried this often, so that a Redis that went away unseen is missed.
 const PROBE_EVERY: Duration = Duration::from_secs(1);
@@ -123,6 +124,7 @@ impl Task {
                 self.admitted = false;
                 self.release = Some(node);
             }
+            Command::Fenced(writes) => self.write_fenced(writes).await,
             Command::Announce(event) => {
                 if self.events.len() >= EVENTS_WAITING {
                     self.events.pop_front();
@@ -299,6 +301,7 @@ impl Task {
                 serving: left,
                 minimum: request.minimum,
             }),
+            Ok(Admitted::Superseded { epoch }) => Admission::Refused(DrainRefusal::PlanSuperseded { epoch }),
             Ok(Admitted::Late) => {
                 let problem = Problem::Late;
                 let text = problem.to_string();
@@ -312,6 +315,24 @@ impl Task {
             }
         };
         let _ = self.out.send(RegistryEvent::Admission { drain: request.drain, answer }).await;
+    }
+
+    async fn write_fenced(&mut self, writes: FencedWrites) {
+        let result = match &mut self.state {
+            State::Down { why, .. } => Err(why.clone()),
+            State::Up(up) => {
+                let call = self.scripts.write_fenced(&mut up.connection, &self.link.keys, &writes);
+                let written = within(self.link.timeout, call).await;
+                let said = written.as_ref().map(Clone::clone).map_err(ToString::to_string);
+                self.settle(written.map(|_| ())).await;
+                said
+            }
+        };
+        let answer = result.unwrap_or_else(FencedAnswer::Unreachable);
+        if let FencedAnswer::Superseded { epoch } = answer {
+            tracing::warn!(role = %writes.role, own = writes.token.epoch, latest = epoch, "not written: the term is over");
+        }
+        let _ = self.out.send(RegistryEvent::Fenced { number: writes.number, answer }).await;
     }
 
     async fn read_seeds(&mut self) -> Result<(), Problem> {

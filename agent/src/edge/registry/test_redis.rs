@@ -42,6 +42,41 @@ impl TestRedis {
         client.get_multiplexed_async_connection().await.expect("Redis answers")
     }
 
+    /// Becomes a replica of that one, and has all of it when this returns.
+    pub(super) async fn follow(&self, master: &Self) {
+        let mut connection = self.connection().await;
+        let mut order = redis::cmd("REPLICAOF");
+        order.arg("127.0.0.1").arg(master.port);
+        order.exec_async(&mut connection).await.expect("REPLICAOF");
+        let in_step = async {
+            loop {
+                let info: String =
+                    redis::cmd("INFO").arg("replication").query_async(&mut connection).await.expect("INFO");
+                if info.contains("master_link_status:up") {
+                    return;
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), in_step).await.expect("the replica is in step");
+    }
+
+    /// Until this replica has what that one has written.
+    pub(super) async fn has_all_of(&self, master: &Self) {
+        let mut connection = master.connection().await;
+        // WAIT speaks of the writes of its own connection, so there must be one.
+        redis::cmd("SET").arg("mark").arg(1).exec_async(&mut connection).await.expect("SET");
+        let in_step = async {
+            loop {
+                let mut wait = redis::cmd("WAIT");
+                if wait.arg(1).arg(200).query_async::<u32>(&mut connection).await.expect("WAIT") == 1 {
+                    return;
+                }
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), in_step).await.expect("the replica has all");
+    }
+
     async fn answers(&self) -> bool {
         let client = redis::Client::open(self.url()).expect("url");
         let answered = async {

@@ -145,6 +145,7 @@ fn request(node: &str, drain: &str, serving: &[&str], minimum: u32) -> AdmitRequ
         role: Role::Distribution,
         serving: serving.iter().map(|name| node_id(name)).collect(),
         minimum,
+        plan: None,
     }
 }
 
