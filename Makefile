@@ -47,7 +47,7 @@ test: setup ## Everything that must hold before a change is merged
 	trap 'rm -f "$$MTXFLEET_TEST_NOTES"' EXIT
 	$(MAKE) --no-print-directory lint
 	$(MAKE) --no-print-directory build
-	tests/setup/install-missing.sh python3-venv
+	tests/setup/install-missing.sh python3-venv gstreamer1.0-tools:gst-launch-1.0 gstreamer1.0-plugins-good
 	if wheel="$$(tests/setup/wheel.sh "$(abspath $(TARGET))/wheel-dev" --profile dev)"; then
 		export MTXFLEET_WHEEL="$$wheel"
 	elif [ $$? -ne 3 ]; then

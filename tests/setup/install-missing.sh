@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs the Debian packages that the lab starts: redis-server, haproxy and ffmpeg, and whatever is named as arguments,
-# as PACKAGE or PACKAGE:PROGRAM (`make bench` names prometheus-node-exporter, `make test` python3-venv). Installs only what is missing, with
+# as PACKAGE or PACKAGE:PROGRAM (`make bench` names prometheus-node-exporter, `make test` Python's venv and GStreamer). Installs only what is missing, with
 # apt-get, as root or through passwordless sudo; otherwise prints the one command to run and ends with 1.
 #
 # A package installed here does not start its service (a policy-rc.d for the time of the installation forbids it), nor
@@ -19,7 +19,8 @@ done
 PATH="$PATH:/usr/local/sbin:/usr/sbin:/sbin"
 there() {
     case $1 in
-        # No program, but what Debian's python3 leaves out of `python3 -m venv`.
+        # No programs: what Debian's python3 leaves out of `python3 -m venv`, and elements of GStreamer.
+        gstreamer1.0-plugins-good) gst-inspect-1.0 rtspsrc >/dev/null 2>&1 ;;
         python3-venv) python3 -c 'import ensurepip' 2>/dev/null ;;
         *) command -v "$1" >/dev/null ;;
     esac

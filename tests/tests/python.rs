@@ -48,7 +48,8 @@ async fn python_workers_lose_no_frame_in_a_drain_and_end_on_ctrl_c() {
         return;
     };
     let folder = tempfile::tempdir().expect("a folder");
-    let python = Python::install(&wheel, folder.path()).await.expect("it installs into an empty environment");
+    let wheel = format!("{}[av]", wheel.display());
+    let python = Python::install(&[&wheel], folder.path()).await.expect("it installs into an empty environment");
     refuses_what_is_wrong(&python).await;
 
     let lab = Lab::builder().cameras([CameraKind::H264WithBFrames, CameraKind::H265]).start().await.expect("a fleet");

@@ -223,10 +223,18 @@ impl Lab {
     /// # Errors
     /// When no ingestion node owns the stream.
     pub async fn record_camera(&self, stream: &str) -> Result<ReconnectingReader> {
+        Ok(ReconnectingReader::start(&self.url_at_owner(stream).await?))
+    }
+
+    /// Where a stream is read straight from the node that has it from its camera.
+    ///
+    /// # Errors
+    /// When no ingestion node owns it.
+    pub async fn url_at_owner(&self, stream: &str) -> Result<String> {
         for node in self.of_role(Role::Ingestion) {
             let streams = node.agent.streams().await?;
             if streams.iter().any(|s| s.node == node.id && s.stream.owned && s.stream.name.as_str() == stream) {
-                return Ok(ReconnectingReader::start(&format!("rtsp://{}/{stream}", node.server.at.rtsp)));
+                return Ok(format!("rtsp://{}/{stream}", node.server.at.rtsp));
             }
         }
         bail!("no ingestion node owns {stream}")

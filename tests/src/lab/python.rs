@@ -1,4 +1,4 @@
-//! Python programs that use the wheel, in a virtual environment that holds nothing else.
+//! Python programs, in a virtual environment that holds what they need and nothing else.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -15,24 +15,29 @@ pub const WHEEL: &str = "MTXFLEET_WHEEL";
 /// PyAV and numpy are some 60 MB.
 const INSTALL_WITHIN: Duration = Duration::from_secs(300);
 
-/// A virtual environment with the wheel.
+/// A virtual environment of its own.
 #[derive(Debug)]
 pub struct Python {
     program: PathBuf,
 }
 
 impl Python {
-    /// Installs the wheel with its extra `av` into a new virtual environment in `folder`.
+    /// Installs packages (names for PyPI, or paths of wheels) into a new virtual environment in `folder`.
     ///
     /// # Errors
-    /// When it cannot be installed; the message holds what pip said.
-    pub async fn install(wheel: &Path, folder: &Path) -> Result<Self> {
+    /// When they cannot be installed; the message holds what pip said.
+    pub async fn install(packages: &[&str], folder: &Path) -> Result<Self> {
         let venv = folder.join("venv");
         run(Command::new(programs::find("python3")?).args(["-m", "venv"]).arg(&venv)).await?;
-        let wanted = format!("{}[av]", wheel.display());
         let pip = venv.join("bin/pip");
-        run(Command::new(pip).args(["install", "--quiet", "--disable-pip-version-check", &wanted])).await?;
+        run(Command::new(pip).args(["install", "--quiet", "--disable-pip-version-check"]).args(packages)).await?;
         Ok(Self { program: venv.join("bin/python") })
+    }
+
+    /// How to start a script with some arguments.
+    #[must_use]
+    pub fn recipe(&self, name: &str, script: &Path, args: &[&str]) -> Recipe {
+        Recipe::new(name, self.program.clone()).args([script.display().to_string()]).args(args.iter().copied())
     }
 
     /// Starts a script as a worker of the lab's fleet. Its standard output is in the log.
@@ -42,9 +47,8 @@ impl Python {
     pub fn worker(&self, lab: &Lab, name: &str, script: &Path, args: &[&str]) -> Result<Process> {
         let url = format!("rtsp://{}", lab.balancer.live);
         let agents: Vec<String> = lab.nodes.iter().map(|node| node.agent.url()).collect();
-        let mut recipe = Recipe::new(name, self.program.clone())
-            .args([script.display().to_string()])
-            .args(args.iter().copied())
+        let mut recipe = self
+            .recipe(name, script, args)
             .env("MTXFLEET_URL", url)
             .env("MTXFLEET_CLUSTER", CLUSTER)
             .env("MTXFLEET_AGENTS", agents.join(","))

@@ -88,12 +88,21 @@ impl FfmpegReader {
     ///
     /// # Errors
     /// When it had ended before, or its file cannot be read.
-    pub fn stop(mut self) -> Result<(Vec<Arrival>, Instant)> {
-        let ended = Instant::now();
+    pub fn stop(self) -> Result<(Vec<Arrival>, Instant)> {
+        let (codec, ended) = (self.codec, Instant::now());
+        let file = self.stop_with_file()?;
+        let data = std::fs::read(&file).with_context(|| file.display().to_string())?;
+        let hashes = vcl_hashes_annex_b(codec, &data);
+        Ok((hashes.into_iter().map(|hash| Arrival { hash, at: ended }).collect(), ended))
+    }
+
+    /// Asks it to end and gives its file, which lies in the folder that it was started with.
+    ///
+    /// # Errors
+    /// When it had ended before.
+    pub fn stop_with_file(mut self) -> Result<PathBuf> {
         self.process.check_alive()?;
         self.process.stop();
-        let data = std::fs::read(&self.file).with_context(|| self.file.display().to_string())?;
-        let hashes = vcl_hashes_annex_b(self.codec, &data);
-        Ok((hashes.into_iter().map(|hash| Arrival { hash, at: ended }).collect(), ended))
+        Ok(self.file)
     }
 }
