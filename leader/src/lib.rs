@@ -13,6 +13,7 @@ pub mod ingestion_orchestrator;
 
 pub mod engine;
 mod node_view;
+pub mod placement;
 pub mod plan;
 pub mod plan_checker;
 
