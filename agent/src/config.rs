@@ -8,6 +8,9 @@
 
 use std::path::{Path, PathBuf};
 
+use mtxfleet_leader::engine::Policy;
+use mtxfleet_wire::Role;
+
 use crate::config::section::Reader;
 
 mod cloud;
@@ -17,6 +20,7 @@ mod drain;
 mod edges;
 mod errors;
 mod fleet;
+mod orchestrator;
 pub mod secret;
 mod section;
 mod server;
@@ -28,6 +32,7 @@ pub use cluster_key::{ClusterKey, FLEET_USER};
 pub use edges::{Balancer, Http, Log, LogFormat, Resolver, Webhook};
 pub use errors::{ConfigError, ConfigErrors};
 pub use fleet::{Gossip, Registry};
+pub use orchestrator::{OrchestratorSection, Policies};
 pub use secret::Secret;
 pub use server::MediaMtx;
 
@@ -48,6 +53,9 @@ pub struct Config {
     pub exit_when_drained: bool,
     /// `[cloud]` (none: the fleet neither grows nor ends machines).
     pub cloud: Option<Cloud>,
+    pub orchestrator: OrchestratorSection,
+    /// `[ingestion]` and `[distribution]`, with `orchestrator.dry_run` in them.
+    pub policies: Policies,
     pub webhooks: Vec<Webhook>,
     pub log: Log,
 }
@@ -60,6 +68,12 @@ impl Config {
         let text = std::fs::read_to_string(path)
             .map_err(|error| ConfigErrors::one(&file, format!("cannot be read: {error}")))?;
         Self::parse(&text, &file)
+    }
+
+    /// The orchestrator that this node stands for, when the fleet has any.
+    #[must_use]
+    pub fn orchestrator(&self) -> Option<mtxfleet_leader::Orchestrator> {
+        self.orchestrator.enabled.then(|| self.policies.orchestrator(self.node.role))
     }
 
     /// `file_name` is for the errors, and files that it names (`key_file`, `token_file`) are sought from its folder.
@@ -103,11 +117,21 @@ fn sections<'a>(reader: &'a Reader<'a>, document: &'a toml::de::DeTable<'a>) -> 
     let balancer = edges::balancer(&root.table("balancer"));
     let drain = drain::drain(&root.table("drain"));
     let cloud = cloud::cloud(&root.table("cloud"));
+    let has_cloud = cloud.as_ref().is_some_and(Option::is_some);
+    let has_registry = registry.as_ref().is_none_or(|registry| registry.url.is_some());
+    let orchestrator = orchestrator::orchestrator(&root.table("orchestrator"), has_cloud, has_registry);
+    let least = |role| cluster.as_ref().map(|cluster| cluster.minimum(role));
+    let ingestion = orchestrator::ingestion(&root.table("ingestion"), least(Role::Ingestion));
+    let distribution = orchestrator::distribution(&root.table("distribution"), least(Role::Distribution));
     let webhooks = root.tables("webhook").iter().map(edges::webhook).collect::<Option<Vec<_>>>();
     let log = edges::log(&root.table("log"));
 
     let balancer = balancer?;
     let drain = drain?;
+    let orchestrator = orchestrator?;
+    let dry_run = orchestrator.dry_run;
+    let policies =
+        Policies { ingestion: Policy { dry_run, ..ingestion? }, distribution: Policy { dry_run, ..distribution? } };
     Some(Config {
         node: node?,
         cluster: cluster?,
@@ -124,6 +148,8 @@ fn sections<'a>(reader: &'a Reader<'a>, document: &'a toml::de::DeTable<'a>) -> 
         exit_when_drained: drain.exit_when_drained,
         balancer,
         cloud: cloud?,
+        orchestrator,
+        policies,
         webhooks: webhooks?,
         log: log?,
     })

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mtxfleet_leader::election::LeaseAnswer;
-use mtxfleet_wire::{DrainRefusal, DrainView, FleetEvent, Terms, WorkerReport};
+use mtxfleet_wire::{Control, DrainRefusal, DrainView, FleetEvent, MemberView, Role, Terms, WorkerReport};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 
@@ -80,9 +80,17 @@ pub struct EventLoop {
     tickets: u64,
     /// What effects brought about, for the node to hear next.
     happened: VecDeque<Event>,
+    /// Answered once what they ordered is done.
+    controls: Vec<Waiting>,
     machine_read: Option<Instant>,
     shown: Option<Instant>,
     exit: bool,
+}
+
+/// An order that nothing can refuse.
+enum Waiting {
+    Control(Role, oneshot::Sender<Control>),
+    Protect(oneshot::Sender<MemberView>),
 }
 
 impl EventLoop {
@@ -96,6 +104,7 @@ impl EventLoop {
             answers: HashMap::new(),
             tickets: 0,
             happened: VecDeque::new(),
+            controls: Vec::new(),
             machine_read: None,
             shown: None,
             exit: false,
@@ -133,7 +142,8 @@ impl EventLoop {
 
     async fn turn(&mut self, event: Event) {
         let effects = self.node.apply(self.now(), event);
-        let somebody_waits = effects.iter().any(|effect| matches!(effect, Effect::Announce(_) | Effect::Answer { .. }));
+        let somebody_waits = !self.controls.is_empty()
+            || effects.iter().any(|effect| matches!(effect, Effect::Announce(_) | Effect::Answer { .. }));
         if somebody_waits || self.shown.is_none_or(|shown| shown.elapsed() >= self.tick_every() / 2) {
             self.show();
         }
@@ -141,6 +151,15 @@ impl EventLoop {
         while let Some(event) = self.happened.pop_front() {
             let effects = self.node.apply(self.now(), event);
             self.perform(effects).await;
+        }
+        // Who asked may have gone.
+        for waiting in std::mem::take(&mut self.controls) {
+            match waiting {
+                Waiting::Control(role, answer) => {
+                    self.node.control(role).map(|control| answer.send(control.clone()));
+                }
+                Waiting::Protect(answer) => drop(answer.send(self.node.member_view(self.now()))),
+            }
         }
     }
 
@@ -155,6 +174,9 @@ impl EventLoop {
             streams: self.node.stream_views(),
             drain: self.node.drain_view(now.mono),
             ready: self.node.readiness(),
+            orchestrators: self.node.orchestrator_views(now.mono),
+            decisions: self.node.all_decision_views(),
+            decided: self.node.decided(),
         }));
     }
 
@@ -173,6 +195,9 @@ impl EventLoop {
                 edges.gossip.set_streams(&streams).await;
             }
             Effect::PublishDrain(drain) => complain(edges.gossip.set_drain(drain.as_ref()).await),
+            Effect::PublishPlan(plan) => complain(edges.gossip.set_plan(&plan).await),
+            Effect::PublishDecisions(report) => complain(edges.gossip.set_decisions(&report).await),
+            Effect::PublishControls(controls) => complain(edges.gossip.set_controls(&controls).await),
             Effect::Project(projection) => {
                 edges.registry.as_ref().inspect(|registry| registry.project(projection));
             }
@@ -266,6 +291,14 @@ impl EventLoop {
         match request {
             HttpRequest::Drain { order, answer } => Event::DrainOrdered { ticket: ticket(answer), order },
             HttpRequest::Undrain { answer } => Event::UndrainOrdered { ticket: ticket(answer) },
+            HttpRequest::Control { order, paused, answer } => {
+                self.controls.push(Waiting::Control(order.role, answer));
+                Event::ControlOrdered { order, paused }
+            }
+            HttpRequest::Protect { protected, answer } => {
+                self.controls.push(Waiting::Protect(answer));
+                Event::ProtectOrdered { protected }
+            }
             HttpRequest::WorkerReport(report) => Event::WorkerReport { report, via: Via::Http },
         }
     }

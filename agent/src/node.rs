@@ -3,9 +3,13 @@
 //! One task owns the [`Node`]; nothing in it awaits, locks, or reads a clock. It routes: to [`readers`] (who reads
 //! here), [`traffic`] (how much), [`balancers`] (what load balancers are told), [`draining`] (the five phases, in crate
 //! `drain`), [`handing_over`] (an ingestion node's cameras in it), [`neighbours`] (what other nodes' drains ask of this
-//! one), [`leadership`] (who decides for this role, in crate `leader`) and [`publishing`] (what the world hears).
+//! one), [`leadership`] (who decides for this role, in crate `leader`), [`orchestrating`] (deciding, when this node is
+//! elected), [`carrying_out`] (its own part of plans), [`controls`] (pauses) and [`publishing`] (what the world hears).
 
 pub mod balancers;
+pub mod carrying_out;
+pub mod controls;
+pub mod decisions;
 pub mod draining;
 pub mod effect;
 pub mod event;
@@ -13,6 +17,7 @@ pub mod fenced;
 pub mod handing_over;
 pub mod leadership;
 pub mod neighbours;
+pub mod orchestrating;
 pub mod publishing;
 pub mod readers;
 pub mod sample;
@@ -22,18 +27,21 @@ pub mod views;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use mtxfleet_leader::Fleet;
+use mtxfleet_leader::{Fleet, Orchestrator};
 use mtxfleet_wire::{
     Bitrate, EventId, EventKind, FleetEvent, Mono, NodeFacts, NodeId, NodeState, SCHEMA, ServerHealth, StreamReport,
     UnixMillis,
 };
 
 use balancers::Balancers;
+use carrying_out::CarryingOut;
+use controls::Controls;
 use draining::Draining;
 use effect::{Effect, Pace};
 use event::Event;
 use leadership::{Leadership, LeadershipSettings};
 use neighbours::Neighbours;
+use orchestrating::Orchestrating;
 use publishing::{Said, stream_reports};
 use readers::{AnonymousRtsp, Readers};
 use sample::{MachineSample, ServerProblem, ServerSample};
@@ -66,6 +74,8 @@ pub struct Settings {
     /// A peer that is silent for so long is dead.
     pub dead_after: Duration,
     pub leadership: LeadershipSettings,
+    /// With the policy of this node's role; `None`: the fleet only reports and drains.
+    pub orchestrator: Option<Orchestrator>,
 }
 
 #[derive(Debug)]
@@ -80,6 +90,9 @@ pub struct Node {
     draining: Draining,
     neighbours: Neighbours,
     leadership: Leadership,
+    orchestrating: Orchestrating,
+    carrying_out: CarryingOut,
+    controls: Controls,
     said: Said,
     events_made: u64,
 }
@@ -105,7 +118,7 @@ impl Node {
     /// `saved` is what [`Effect::Persist`] wrote last; a drain in it goes on, a drained node stays out of service.
     /// What cannot be read is as if it were not there (the caller has said so).
     #[must_use]
-    pub fn start(settings: Settings, saved: Option<draining::Saved>, now: Now) -> (Self, Vec<Effect>) {
+    pub fn start(mut settings: Settings, saved: Option<draining::Saved>, now: Now) -> (Self, Vec<Effect>) {
         let mut node = Self {
             fleet: Fleet::new(settings.dead_after),
             state: NodeState::Active,
@@ -116,6 +129,9 @@ impl Node {
             draining: Draining::default(),
             neighbours: Neighbours::default(),
             leadership: Leadership::new(settings.facts.role, settings.id.clone(), settings.leadership),
+            orchestrating: Orchestrating::new(settings.orchestrator.take()),
+            carrying_out: CarryingOut::default(),
+            controls: Controls::default(),
             said: Said::default(),
             events_made: 0,
             settings,
@@ -146,8 +162,13 @@ impl Node {
             Event::WorkerReport { report, via } => self.worker_reported(report, via, &mut effects),
             Event::DrainOrdered { ticket, order } => self.drain_ordered(now, ticket, order, &mut effects),
             Event::UndrainOrdered { ticket } => self.undrain_ordered(now, ticket, &mut effects),
+            Event::ControlOrdered { order, paused } => self.control_ordered(now, order, paused),
+            Event::ProtectOrdered { protected } => self.protect_ordered(protected),
         }
         self.pass_time(now, &mut effects);
+        self.hear_plans();
+        self.orchestrate(now, &mut effects);
+        self.carry_out_plan(now, &mut effects);
         self.go_on_draining(now, &mut effects);
         self.lead(now, &mut effects);
         self.publish(now, &mut effects);

@@ -27,7 +27,7 @@ pub use policy::{Lead, Metric, MetricRule, Policy, PolicyError};
 use schedule::Timetable;
 pub use schedule::{InForce, Schedule};
 pub use snapshot::{Condition, Load, NodeView, Snapshot};
-pub use steering::{Steered, Steering};
+pub use steering::{Manner, Steered, Steering};
 use trend::{Extremes, Trend};
 
 /// After a silence longer than this no window has seen all of its time: an orchestrator that was frozen begins anew.
@@ -75,7 +75,7 @@ impl Engine {
     }
 
     #[must_use]
-    pub fn policy(&self) -> &Policy {
+    pub const fn policy(&self) -> &Policy {
         &self.policy
     }
 

@@ -20,9 +20,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mtxfleet_wire::{
-    Bitrate, DrainReport, Liveness, LoadReport, MemberView, Mono, NodeFacts, NodeId, NodeState, Role, ServerHealth,
-    StreamName, StreamReport, TermsReport,
+    Bitrate, Control, DecisionsReport, DrainReport, Liveness, LoadReport, MemberView, Mono, NodeFacts, NodeId,
+    NodeState, Role, ServerHealth, StreamName, StreamReport, TermsReport,
 };
+
+use crate::plan::Plan;
+
+/// A report whose sample is the same for so long says nothing of now. Agents sample every second.
+pub const STALE_AFTER: Duration = Duration::from_secs(10);
 
 /// A peer as gossip knows it now. What it has not said yet, or said in a way that cannot be read, is `None`.
 #[derive(Debug, Clone, PartialEq)]
@@ -37,6 +42,31 @@ pub struct Peer {
     pub drain: Option<DrainReport>,
     /// What it knows of the orchestrators' terms.
     pub terms: Option<TermsReport>,
+    /// What it wants as an orchestrator, or wanted last.
+    pub plan: Option<Arc<Plan>>,
+    /// Its last decisions, when it is or was an orchestrator.
+    pub decisions: Option<Arc<DecisionsReport>>,
+    /// The newest orders to pause or resume that it knows of.
+    pub controls: Arc<[Control]>,
+}
+
+impl Peer {
+    /// One of which nothing is known but that it is there.
+    #[must_use]
+    pub fn silent(node: NodeId) -> Self {
+        Self {
+            node,
+            alive: false,
+            facts: None,
+            load: None,
+            streams: Arc::default(),
+            drain: None,
+            terms: None,
+            plan: None,
+            decisions: None,
+            controls: Arc::default(),
+        }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -44,6 +74,8 @@ pub struct Member {
     pub peer: Peer,
     pub liveness: Liveness,
     silent_since: Option<Mono>,
+    /// When its load was last seen to be of another sample. By this node's time, so that no clock is compared.
+    sampled_at: Mono,
 }
 
 impl Member {
@@ -64,6 +96,12 @@ impl Member {
     pub fn spare(&self) -> Option<Bitrate> {
         let load = self.peer.load.as_ref()?;
         Some(Bitrate(load.capacity.0.saturating_sub(load.outbound?.0)))
+    }
+
+    /// Whether its figures are of now.
+    #[must_use]
+    pub fn is_fresh(&self, now: Mono) -> bool {
+        self.peer.load.is_some() && now.since(self.sampled_at) < STALE_AFTER
     }
 
     #[must_use]
@@ -122,6 +160,9 @@ impl Fleet {
             // Others tell of a node before it is heard itself: until then it is a suspect, and fell silent for nobody.
             let unheard = (Liveness::Suspect, Some(now));
             let first = if peer.alive { (Liveness::Alive, None) } else { unheard };
+            let sampled = |load: &Option<LoadReport>| load.as_ref().map(|load| load.sampled);
+            let same_sample = old.as_ref().filter(|old| sampled(&old.peer.load) == sampled(&peer.load));
+            let sampled_at = same_sample.map_or(now, |old| old.sampled_at);
             let (was, silent_since) = old.map_or(first, |m| (m.liveness, m.silent_since));
             let (liveness, silent_since) = match (peer.alive, was) {
                 (true, was) => {
@@ -136,7 +177,7 @@ impl Fleet {
                 }
                 (false, was) => (was, silent_since),
             };
-            self.members.insert(peer.node.clone(), Member { peer, liveness, silent_since });
+            self.members.insert(peer.node.clone(), Member { peer, liveness, silent_since, sampled_at });
         }
         changes.extend(self.pass_time(now));
         changes

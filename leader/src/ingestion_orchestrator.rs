@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use mtxfleet_wire::{LoadReport, MemberView, Mono, Role, UnixMillis};
+use mtxfleet_wire::{LoadReport, Role};
 
-use crate::engine::{Lead, Metric, MetricRule, NodeView, Policy, PolicyError, Steered, Steering};
-use crate::node_view;
+use crate::engine::{Lead, Metric, MetricRule, NodeView, Policy, PolicyError, Steering};
+use crate::node_view::{self, Seen};
 
 /// One to ten nodes; down after five minutes below.
 #[must_use]
@@ -50,22 +50,19 @@ impl IngestionOrchestrator {
         Ok(Self { steering: Steering::new(Role::Ingestion, policy)? })
     }
 
-    /// Decides on the fleet, itself included; nodes of the other role are passed over.
-    pub fn steer(
-        &mut self,
-        now: Mono,
-        wall: UnixMillis,
-        epoch: u64,
-        fleet: &[MemberView],
-        lead: Option<Duration>,
-    ) -> Steered {
+    /// What it sees of the fleet, its own node included; nodes of the other role are passed over.
+    pub fn nodes<'a>(&self, fleet: impl IntoIterator<Item = Seen<'a>>) -> Vec<NodeView> {
         let rules = &self.steering.policy().metrics;
         let of_role = |member| node_view::node(Role::Ingestion, member, |load| figures(rules, load), to_move);
-        let nodes: Vec<NodeView> = fleet.iter().filter_map(of_role).collect();
-        self.steering.steer(now, wall, epoch, &nodes, lead)
+        fleet.into_iter().filter_map(of_role).collect()
     }
 
-    pub fn steering(&mut self) -> &mut Steering {
+    #[must_use]
+    pub const fn steering(&self) -> &Steering {
+        &self.steering
+    }
+
+    pub const fn steering_mut(&mut self) -> &mut Steering {
         &mut self.steering
     }
 }

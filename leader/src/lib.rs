@@ -13,6 +13,7 @@ pub mod ingestion_orchestrator;
 
 pub mod engine;
 mod node_view;
+mod orchestrator;
 pub mod placement;
 pub mod plan;
 pub mod plan_checker;
@@ -22,3 +23,5 @@ pub mod cloud;
 pub mod simulation;
 
 pub use fleet_view::{Fleet, Member, Peer};
+pub use node_view::Seen;
+pub use orchestrator::Orchestrator;

@@ -1,25 +1,74 @@
 //! A member of the fleet as the engine counts it.
 
-use mtxfleet_wire::{Liveness, LoadReport, MemberView, NodeState, Phase, Role, ServerHealth};
+use mtxfleet_wire::{
+    DrainReport, Liveness, LoadReport, MemberView, Mono, NodeFacts, NodeId, NodeState, Phase, Role, ServerHealth,
+};
 
 use crate::engine::{Condition, Metric, NodeView};
+use crate::fleet_view::Member;
+
+/// A member as an orchestrator looks at it; nothing is copied.
+#[derive(Debug, Clone, Copy)]
+pub struct Seen<'a> {
+    pub node: &'a NodeId,
+    pub liveness: Liveness,
+    pub facts: Option<&'a NodeFacts>,
+    pub load: Option<&'a LoadReport>,
+    pub drain: Option<&'a DrainReport>,
+    /// Its figures are of now. Those that are not are unknown.
+    pub fresh: bool,
+    /// Holds a lease now.
+    pub orchestrating: bool,
+}
+
+impl<'a> Seen<'a> {
+    /// A member of the fleet, of which `now` tells how old its figures are.
+    #[must_use]
+    pub fn member(member: &'a Member, now: Mono) -> Self {
+        Self {
+            node: &member.peer.node,
+            liveness: member.liveness,
+            facts: member.peer.facts.as_ref(),
+            load: member.peer.load.as_ref(),
+            drain: member.peer.drain.as_ref(),
+            fresh: member.is_fresh(now),
+            orchestrating: false,
+        }
+    }
+}
+
+impl<'a> From<&'a MemberView> for Seen<'a> {
+    /// Taken to be fresh.
+    fn from(view: &'a MemberView) -> Self {
+        Self {
+            node: &view.node,
+            liveness: view.liveness,
+            facts: view.facts.as_ref(),
+            load: view.load.as_ref(),
+            drain: view.drain.as_ref(),
+            fresh: true,
+            orchestrating: false,
+        }
+    }
+}
 
 /// `None` for a node of the other role, or one that is gone. Nodes that say nothing of themselves yet are launching.
 pub(crate) fn node(
     role: Role,
-    member: &MemberView,
+    member: Seen<'_>,
     figures: impl Fn(&LoadReport) -> Vec<Option<f64>>,
     to_move: impl Fn(&LoadReport) -> u32,
 ) -> Option<NodeView> {
-    let facts = member.facts.as_ref().filter(|facts| facts.role == role)?;
-    let load = member.load.as_ref();
+    let facts = member.facts.filter(|facts| facts.role == role)?;
+    let load = member.load;
+    let figured = load.filter(|_| member.fresh);
     let offline = load.is_some_and(|load| load.state == NodeState::Offline);
     if member.liveness == Liveness::Dead || offline {
         return None;
     }
     let condition = match load {
         Some(load) if load.state == NodeState::Draining => {
-            let cancellable = member.drain.as_ref().is_none_or(|drain| drain.phase != Phase::Cleanup);
+            let cancellable = member.drain.is_none_or(|drain| drain.phase != Phase::Cleanup);
             Condition::Draining { cancellable }
         }
         _ if member.liveness == Liveness::Suspect => Condition::Unhealthy,
@@ -33,13 +82,13 @@ pub(crate) fn node(
     Some(NodeView {
         node: member.node.clone(),
         condition,
-        loads: load.map(figures).unwrap_or_default(),
-        cpu: load.and_then(|load| load.cpu).map(f64::from),
+        loads: figured.map(figures).unwrap_or_default(),
+        cpu: figured.and_then(|load| load.cpu).map(f64::from),
         zone: facts.zone.clone(),
         version: facts.version.clone(),
         to_move: load.map(to_move).unwrap_or_default(),
-        protected: false,
-        orchestrating: false,
+        protected: load.is_some_and(|load| load.protected || load.declines.is_some()),
+        orchestrating: member.orchestrating,
     })
 }
 
@@ -57,12 +106,22 @@ pub(crate) fn figure(metric: Metric, load: &LoadReport) -> Option<f64> {
 mod tests {
     use std::time::Duration;
 
-    use mtxfleet_wire::{Bitrate, Mono, NodeFacts, NodeId, SCHEMA, UnixMillis};
+    use mtxfleet_wire::{Bitrate, RunId, SCHEMA, Token, UnixMillis};
 
     use super::*;
-    use crate::distribution_orchestrator::{self, DistributionOrchestrator};
-    use crate::engine::{Outcome, Reason};
-    use crate::ingestion_orchestrator::{self, IngestionOrchestrator};
+    use crate::engine::{Manner, Outcome, Policy, Reason, Steered};
+    use crate::{Orchestrator, distribution_orchestrator, ingestion_orchestrator};
+
+    const TOKEN: Token = Token { epoch: 1, run: RunId(1) };
+
+    fn orchestrator(role: Role, policy: Policy) -> Orchestrator {
+        Orchestrator::new(role, policy).expect("good")
+    }
+
+    fn steer(orchestrator: &mut Orchestrator, at: u64, fleet: &[MemberView]) -> Steered {
+        let nodes = orchestrator.nodes(fleet.iter().map(Seen::from));
+        orchestrator.steer(Mono(Duration::from_secs(at)), UnixMillis(0), TOKEN, &nodes, None, Manner::Act)
+    }
 
     fn member(name: &str, role: Role, readers: Option<u32>) -> MemberView {
         let facts = NodeFacts {
@@ -90,6 +149,8 @@ mod tests {
             disk_free: None,
             capacity: Bitrate(1_000_000_000),
             redis: true,
+            protected: false,
+            declines: None,
             sampled: UnixMillis(1),
             suspects: Default::default(),
         };
@@ -107,24 +168,23 @@ mod tests {
         fleet[3].liveness = Liveness::Dead;
         fleet[4].load = None;
         fleet[5].load.as_mut().expect("set").server = ServerHealth::Away("refused".into());
-        let mut distribution = DistributionOrchestrator::new(distribution_orchestrator::policy()).expect("good");
-        let seen = distribution.steer(Mono::default(), UnixMillis(0), 1, &fleet, None).decision.inputs;
+        let mut distribution = orchestrator(Role::Distribution, distribution_orchestrator::policy());
+        let seen = steer(&mut distribution, 0, &fleet).decision.inputs;
         assert_eq!((seen.serving, seen.draining, seen.unhealthy, seen.launching), (1, 1, 2, 1));
         assert_eq!(seen.cancellable, 0, "a drain that no plan ordered is not for the orchestrator to cancel");
         assert_eq!((seen.loads[0].known, seen.loads[0].missing), (80.0, 0));
-        let mut ingestion = IngestionOrchestrator::new(ingestion_orchestrator::policy()).expect("good");
-        let seen = ingestion.steer(Mono::default(), UnixMillis(0), 1, &fleet, None).decision.inputs;
+        let mut ingestion = orchestrator(Role::Ingestion, ingestion_orchestrator::policy());
+        let seen = steer(&mut ingestion, 0, &fleet).decision.inputs;
         assert_eq!((seen.serving, seen.loads[0].known), (1, 40.0));
     }
 
     #[test]
     fn unknown_readers_hold_the_cluster_and_a_known_lull_shrinks_it() {
-        let mut orchestrator = DistributionOrchestrator::new(distribution_orchestrator::policy()).expect("good");
+        let mut orchestrator = orchestrator(Role::Distribution, distribution_orchestrator::policy());
         let mut fleet: Vec<MemberView> =
             ["d1", "d2", "d3"].map(|name| member(name, Role::Distribution, Some(5))).into();
         let mut outcome = |fleet: &[MemberView], from: u64| {
-            let look =
-                |at: u64| orchestrator.steer(Mono(Duration::from_secs(from + at * 5)), UnixMillis(0), 1, fleet, None);
+            let look = |at: u64| steer(&mut orchestrator, from + at * 5, fleet);
             (0..=130).map(look).find(|steered| steered.decision.outcome != Outcome::Nothing)
         };
         fleet[2].load.as_mut().expect("set").viewers = None;
@@ -140,11 +200,57 @@ mod tests {
     #[test]
     fn a_dry_run_decides_and_plans_nothing() {
         let policy = crate::engine::Policy { dry_run: true, ..distribution_orchestrator::policy() };
-        let mut orchestrator = DistributionOrchestrator::new(policy).expect("good");
-        let steered =
-            orchestrator.steer(Mono::default(), UnixMillis(0), 1, &[member("d1", Role::Distribution, Some(5))], None);
+        let mut orchestrator = orchestrator(Role::Distribution, policy);
+        let steered = steer(&mut orchestrator, 0, &[member("d1", Role::Distribution, Some(5))]);
         assert_eq!(steered.decision.outcome, Outcome::Grow { cancel: 0, launch: 1 });
         assert_eq!(steered.decision.reasons[0], Reason::BelowMin { min: 2 });
         assert_eq!(steered.plan, None);
+    }
+
+    #[test]
+    fn figures_that_are_not_of_now_are_unknown() {
+        let orchestrator = orchestrator(Role::Distribution, distribution_orchestrator::policy());
+        let view = member("d1", Role::Distribution, Some(5));
+        let nodes = orchestrator.nodes([Seen { fresh: false, ..Seen::from(&view) }]);
+        assert_eq!((nodes[0].condition, nodes[0].cpu), (Condition::Serving, None));
+        assert!(nodes[0].loads.is_empty(), "{nodes:?}");
+    }
+
+    #[test]
+    fn a_drain_that_its_node_declines_is_dropped_and_another_node_is_chosen() {
+        let mut orchestrator = orchestrator(Role::Distribution, distribution_orchestrator::policy());
+        let mut fleet: Vec<MemberView> =
+            ["d1", "d2", "d3"].map(|name| member(name, Role::Distribution, Some(5))).into();
+        let plans = |orchestrator: &mut Orchestrator, fleet: &[MemberView], from: u64| {
+            (from..from + 700).step_by(5).filter_map(|at| steer(orchestrator, at, fleet).plan).last()
+        };
+        let named = |plan: &crate::plan::Plan| plan.drains.keys().map(ToString::to_string).collect::<Vec<_>>();
+        let first = plans(&mut orchestrator, &fleet, 0).expect("ten minutes below");
+        assert_eq!(named(&first), ["d1"]);
+        fleet[0].load.as_mut().expect("set").declines = Some("an operator put it back".into());
+        let second = plans(&mut orchestrator, &fleet, 700).expect("another wish");
+        assert_eq!(named(&second), ["d2"]);
+    }
+
+    #[test]
+    fn a_role_that_is_held_decides_and_its_plan_stays_as_it_was_but_for_who_takes_streams() {
+        let mut orchestrator = orchestrator(Role::Distribution, distribution_orchestrator::policy());
+        let mut fleet: Vec<MemberView> =
+            ["d1", "d2", "d3"].map(|name| member(name, Role::Distribution, Some(5))).into();
+        let mut hold = |fleet: &[MemberView], at: u64| {
+            let nodes = orchestrator.nodes(fleet.iter().map(Seen::from));
+            orchestrator.steer(Mono(Duration::from_secs(at)), UnixMillis(0), TOKEN, &nodes, None, Manner::Hold)
+        };
+        let mut steered = hold(&fleet, 0);
+        assert_eq!(steered.plan.expect("the first").takers.len(), 3);
+        for at in (5..700).step_by(5) {
+            steered = hold(&fleet, at);
+            assert_eq!(steered.plan, None);
+        }
+        assert_eq!(steered.decision.outcome, Outcome::Shrink { drain: 1 });
+        assert_eq!(steered.victims.len(), 1, "whom it would have been");
+        fleet[2].liveness = Liveness::Suspect;
+        let plan = hold(&fleet, 705).plan.expect("others take streams");
+        assert_eq!((plan.takers.len(), plan.drains.len()), (2, 0));
     }
 }

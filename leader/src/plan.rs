@@ -5,22 +5,18 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use mtxfleet_wire::{NodeId, Role};
+pub use mtxfleet_wire::PlanId;
+use mtxfleet_wire::{NodeId, Role, RunId, Token};
 use serde::{Deserialize, Serialize};
 
 use crate::engine::victim::VictimReason;
 use crate::engine::{Reason, Rule};
 
-/// Plans are ordered: by the term of the orchestrator that made them, then by their number in it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct PlanId {
-    pub epoch: u64,
-    pub number: u64,
-}
-
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Plan {
     pub id: PlanId,
+    /// The run that got the term: of one epoch, the run that was heard first is obeyed, and no other.
+    pub run: RunId,
     /// The plan it was made from; `None` for the first of a fleet.
     pub parent: Option<PlanId>,
     pub role: Role,
@@ -36,6 +32,12 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// What this plan is judged by.
+    #[must_use]
+    pub const fn token(&self) -> Token {
+        Token { epoch: self.id.epoch, run: self.run }
+    }
+
     /// Whether both want the same, whoever made them and why.
     #[must_use]
     pub fn wants_the_same(&self, other: &Self) -> bool {

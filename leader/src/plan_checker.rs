@@ -178,6 +178,7 @@ mod tests {
         let drain = |name: &&str| (id(name), VictimReason::Unhealthy);
         Plan {
             id: PlanId { epoch: 2, number: 1 },
+            run: mtxfleet_wire::RunId(1),
             parent: None,
             role: Role::Distribution,
             size,

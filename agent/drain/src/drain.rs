@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use mtxfleet_wire::{
     CameraSource, Candidate as WireCandidate, DrainId, DrainOutcome, DrainRecord, DrainReport, DrainView, LegEnd,
-    LegId, LegNotice, LegOutcome, Mono, MoveReason, NodeId, Phase, PhaseTime, SCHEMA, StitchCounters, StreamName,
-    UnixMillis, WorkerId, WorkerReport,
+    LegId, LegNotice, LegOutcome, Mono, MoveReason, NodeId, Phase, PhaseTime, PlanId, SCHEMA, StitchCounters,
+    StreamName, UnixMillis, WorkerId, WorkerReport,
 };
 use serde::{Deserialize, Serialize};
 
@@ -25,6 +25,9 @@ pub struct Order {
     pub node: NodeId,
     pub reason: String,
     pub forced: bool,
+    /// The plan that named the node; `None` when somebody ordered it by hand.
+    #[serde(default)]
+    pub plan: Option<PlanId>,
 }
 
 /// One drain of this node, from order to record. Serialised whole; what is skipped is found again after a restart.

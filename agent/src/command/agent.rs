@@ -180,9 +180,10 @@ fn node_settings(config: &Config, facts: NodeFacts, terms: Terms) -> Settings {
         leadership: LeadershipSettings {
             run: RunId(uuid::Uuid::new_v4().as_u64_pair().0),
             terms,
-            candidate: false,
+            candidate: config.orchestrator.enabled,
             lease_ttl: config.registry.lease_ttl,
         },
+        orchestrator: config.orchestrator(),
     }
 }
 

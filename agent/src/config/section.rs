@@ -275,6 +275,22 @@ impl<'a> Section<'a> {
         self.read(key, default, units::size)
     }
 
+    /// `true` or `false`.
+    pub(super) fn flag(&self, key: &'static str, default: bool) -> Option<bool> {
+        self.flag_or(key, default, &default.to_string())
+    }
+
+    /// `shown` is how the documentation calls a default that depends on other keys.
+    pub(super) fn flag_or(&self, key: &'static str, default: bool, shown: &str) -> Option<bool> {
+        let Some(value) = self.ask(key, shown) else { return Some(default) };
+        if let DeValue::Boolean(flag) = value.get_ref() {
+            return Some(*flag);
+        }
+        let problem = format!("is {}; write true or false, without quotes", kind(value.get_ref()));
+        self.wrong(key, Some(value.span()), problem);
+        None
+    }
+
     pub(super) fn integer(&self, key: &'static str, default: u64, range: RangeInclusive<u64>) -> Option<u64> {
         self.integer_or(key, default, &default.to_string(), range)
     }

@@ -210,6 +210,7 @@ fn every_key_stands_in_the_reference_with_its_default_and_no_other_does() {
         // Words stand as they are, and values in backticks as one writes them.
         let shown = match asked.default.as_str() {
             words if words == "none" || words == "required" || words.contains([' ', '`']) => words.to_owned(),
+            plain if plain == "true" || plain == "false" => format!("`{plain}`"),
             list if list == "[]" || list.parse::<f64>().is_ok() => format!("`{list}`"),
             text => format!("`\"{text}\"`"),
         };
@@ -278,7 +279,11 @@ fn a_webhook_may_choose_all_events_that_begin_alike() {
 
 #[test]
 fn a_cloud_needs_what_its_driver_needs_and_nothing_else() {
-    let cloud = |lines: &str| Config::parse(&(least() + "[cloud]\n" + lines), "agent.toml").map(|config| config.cloud);
+    let redis = "[registry]\nurl = \"redis://h:1\"\n";
+    let cloud = |lines: &str| {
+        let text = format!("{}[cloud]\n{lines}\n{redis}", least());
+        Config::parse(&text, "agent.toml").map(|config| config.cloud)
+    };
     assert_eq!(cloud("").unwrap(), None);
     let local = cloud("driver = \"local\"\nurl = \"http://127.0.0.1:8770\"\n").unwrap().unwrap();
     assert_eq!(local.driver, CloudDriver::Local { url: "http://127.0.0.1:8770".parse().unwrap() });

@@ -172,6 +172,7 @@ mod tests {
             node: mtxfleet_wire::NodeId::new("n").expect("valid"),
             reason: String::new(),
             forced: false,
+            plan: None,
         };
         let (drain, _) = mtxfleet_drain::Drain::begin(
             order,

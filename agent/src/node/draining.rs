@@ -5,7 +5,7 @@ use std::time::Duration;
 use mtxfleet_drain::{Action, Candidate, Drain, Observation, Order};
 use mtxfleet_wire::{
     DrainId, DrainOrder, DrainRecord, DrainRefusal, EventKind, LegNotice, Liveness, Mono, MoveOrder, NodeId, NodeState,
-    Phase, Role, WorkerReport,
+    Phase, PlanId, Role, WorkerReport,
 };
 use serde::{Deserialize, Serialize};
 
@@ -36,12 +36,18 @@ pub enum Saved {
 /// An order that waits for the registry.
 #[derive(Debug)]
 struct Pending {
-    ticket: Ticket,
+    /// `None`: a plan wants it, and nobody waits for an answer.
+    ticket: Option<Ticket>,
     order: Order,
     asked: Mono,
 }
 
 impl Draining {
+    /// Whether an order waits for the registry.
+    pub(super) const fn is_pending(&self) -> bool {
+        self.pending.is_some()
+    }
+
     pub(super) fn saved(&self, state: NodeState) -> Option<Saved> {
         match (&self.drain, state, &self.last_record) {
             (Some(drain), _, _) => Some(Saved::Draining(Box::new(drain.lasting()))),
@@ -70,8 +76,31 @@ impl Node {
     }
 
     pub(super) fn drain_ordered(&mut self, now: Now, ticket: Ticket, order: DrainOrder, effects: &mut Vec<Effect>) {
+        self.drain_wanted(now, Some(ticket), order, None, effects);
+    }
+
+    /// A plan names this node.
+    pub(super) fn order_planned_drain(&mut self, now: Now, plan: PlanId, reason: String, effects: &mut Vec<Effect>) {
+        self.drain_wanted(now, None, DrainOrder { force: false, reason }, Some(plan), effects);
+    }
+
+    /// The plan that named it does so no more. In cleanup that is too late, and the drain ends as it would have.
+    pub(super) fn cancel_planned(&mut self, now: Now, effects: &mut Vec<Effect>) {
+        let Some(drain) = &mut self.draining.drain else { return };
+        let actions = drain.cancel(now.mono, now.wall).unwrap_or_default();
+        self.carry_out(now, actions, effects);
+    }
+
+    fn drain_wanted(
+        &mut self,
+        now: Now,
+        ticket: Option<Ticket>,
+        order: DrainOrder,
+        plan: Option<PlanId>,
+        effects: &mut Vec<Effect>,
+    ) {
         if let Some(refusal) = self.refuses(&order) {
-            effects.push(Effect::Answer { ticket, answer: Err(refusal) });
+            self.refuse(now, ticket, refusal, effects);
             return;
         }
         let id = DrainId::new(format!("{}.{}", self.settings.id, now.wall.0));
@@ -85,7 +114,7 @@ impl Node {
             plan: None,
         };
         let by_registry = self.settings.has_registry && self.registry_reachable;
-        let order = Order { drain, node: self.settings.id.clone(), reason: order.reason, forced: order.force };
+        let order = Order { drain, node: self.settings.id.clone(), reason: order.reason, forced: order.force, plan };
         if by_registry {
             effects.push(admit);
         }
@@ -116,12 +145,20 @@ impl Node {
             Admission::Refused(refusal) => refusal,
             Admission::Unreachable(_) => DrainRefusal::NoRegistry,
         };
-        effects.push(Effect::Answer { ticket: pending.ticket, answer: Err(refusal) });
+        self.refuse(now, pending.ticket, refusal, effects);
+    }
+
+    /// Tells who asked; what a plan asked for is asked for again, or declined.
+    fn refuse(&mut self, now: Now, ticket: Option<Ticket>, refusal: DrainRefusal, effects: &mut Vec<Effect>) {
+        match ticket {
+            Some(ticket) => effects.push(Effect::Answer { ticket, answer: Err(refusal) }),
+            None => self.planned_drain_refused(now, &refusal),
+        }
     }
 
     pub(super) fn undrain_ordered(&mut self, now: Now, ticket: Ticket, effects: &mut Vec<Effect>) {
         if let Some(pending) = self.draining.pending.take() {
-            effects.push(Effect::Answer { ticket: pending.ticket, answer: Err(DrainRefusal::NotDraining) });
+            self.refuse(now, pending.ticket, DrainRefusal::NotDraining, effects);
         }
         let cancelled = match (&mut self.draining.drain, self.state) {
             (Some(drain), _) => drain.cancel(now.mono, now.wall).map_err(|_| DrainRefusal::TooLate),
@@ -134,6 +171,8 @@ impl Node {
                 if self.state == NodeState::Offline {
                     self.come_back(now, "brought back", effects);
                 }
+                // The plan that may have begun it is not to begin it again at once.
+                self.decline(now, "an operator put it back into service");
                 self.drain_view(now.mono).ok_or(DrainRefusal::NotDraining)
             }
             Err(refusal) => Err(refusal),
@@ -159,7 +198,7 @@ impl Node {
     pub(super) fn go_on_draining(&mut self, now: Now, effects: &mut Vec<Effect>) {
         if let Some(pending) = self.draining.pending.take_if(|pending| now.mono.since(pending.asked) > ADMISSION_WITHIN)
         {
-            effects.push(Effect::Answer { ticket: pending.ticket, answer: Err(DrainRefusal::NoRegistry) });
+            self.refuse(now, pending.ticket, DrainRefusal::NoRegistry, effects);
         }
         if self.draining.drain.is_none() {
             return;
@@ -192,7 +231,7 @@ impl Node {
         left < self.settings.minimum && self.fleet.members().any(began_earlier)
     }
 
-    fn begin(&mut self, now: Now, ticket: Ticket, order: Order, effects: &mut Vec<Effect>) {
+    fn begin(&mut self, now: Now, ticket: Option<Ticket>, order: Order, effects: &mut Vec<Effect>) {
         let reason = order.reason.clone();
         let (drain, actions) = Drain::begin(order, self.settings.drain.clone(), now.mono, now.wall);
         self.draining.drain = Some(drain);
@@ -200,7 +239,7 @@ impl Node {
         self.change_state(now, NodeState::Draining, &reason, effects);
         effects.push(Effect::SetPace(Pace::Brisk));
         self.carry_out(now, actions, effects);
-        if let Some(view) = self.drain_view(now.mono) {
+        if let Some((ticket, view)) = ticket.zip(self.drain_view(now.mono)) {
             effects.push(Effect::Answer { ticket, answer: Ok(view) });
         }
     }
@@ -229,6 +268,7 @@ impl Node {
                     effects.push(Effect::Announce(self.event(now, EventKind::DrainCancelled { drain, why })));
                 }
                 Action::Ended(record) => {
+                    self.done_with_plan();
                     self.finish(record.clone(), effects);
                     self.change_state(now, NodeState::Offline, "drained", effects);
                     effects.push(Effect::Announce(self.event(now, EventKind::DrainEnded(Box::new(record)))));

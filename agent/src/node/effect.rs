@@ -1,8 +1,9 @@
 //! What the node wants done.
 
+use mtxfleet_leader::plan::Plan;
 use mtxfleet_wire::{
-    DrainId, DrainRefusal, DrainReport, DrainView, FleetEvent, LegRecord, LoadReport, NodeId, NodeRecord, Role,
-    StreamName, StreamRecord, StreamReport, WorkerReport,
+    Control, DecisionsReport, DrainId, DrainRefusal, DrainReport, DrainView, FleetEvent, LegRecord, LoadReport, NodeId,
+    NodeRecord, Role, StreamName, StreamRecord, StreamReport, WorkerReport,
 };
 
 use mtxfleet_leader::election::LeaseOrder;
@@ -21,6 +22,12 @@ pub enum Effect {
     PublishStreams(Vec<StreamReport>),
     /// Gossip: the drain, or that there is none.
     PublishDrain(Option<DrainReport>),
+    /// Gossip: what this node wants as an orchestrator.
+    PublishPlan(Box<Plan>),
+    /// Gossip: its last decisions.
+    PublishDecisions(Box<DecisionsReport>),
+    /// Gossip: the newest orders to pause or resume.
+    PublishControls(Vec<Control>),
     /// Redis: this node's whole projection, and records of dead peers it speaks for.
     Project(Projection),
     /// Redis pub/sub and event log, SSE, webhook.

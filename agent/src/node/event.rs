@@ -2,7 +2,7 @@
 
 pub use mtxfleet_leader::Peer;
 use mtxfleet_leader::election::LeaseAnswer;
-use mtxfleet_wire::{DrainId, DrainOrder, DrainRefusal, Terms, WorkerReport};
+use mtxfleet_wire::{ControlOrder, DrainId, DrainOrder, DrainRefusal, Terms, WorkerReport};
 
 use super::effect::BalancerWord;
 use super::fenced::FencedAnswer;
@@ -60,6 +60,15 @@ pub enum Event {
     /// Somebody wants the drain cancelled, or the drained node back.
     UndrainOrdered {
         ticket: Ticket,
+    },
+    /// Somebody pauses or resumes a role.
+    ControlOrdered {
+        order: ControlOrder,
+        paused: bool,
+    },
+    /// Somebody wants this node kept, or no longer.
+    ProtectOrdered {
+        protected: bool,
     },
 }
 

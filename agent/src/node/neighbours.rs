@@ -34,6 +34,7 @@ impl Node {
         self.leadership.hear(now, &self.fleet);
         self.say_changes(now, changes, effects);
         self.pass_on_drains(now, effects);
+        self.hear_controls();
     }
 
     pub(super) fn pass_time(&mut self, now: Now, effects: &mut Vec<Effect>) {

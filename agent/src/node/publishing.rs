@@ -33,6 +33,13 @@ pub struct Said {
     saved: Option<Option<Saved>>,
 }
 
+impl Said {
+    /// The load is said again in this turn.
+    pub(super) const fn forget_load(&mut self) {
+        self.load_at = None;
+    }
+}
+
 /// Takes `new` into `said` and tells whether that is news.
 fn is_news<T: PartialEq + Clone>(said: &mut Option<T>, new: &T) -> bool {
     if said.as_ref() == Some(new) {
@@ -72,6 +79,7 @@ impl Node {
         if is_news(&mut self.said.let_go, &let_go) {
             effects.push(Effect::LetGo(let_go));
         }
+        self.publish_controls(effects);
         let due = self.said.load_at.is_none_or(|said| now.mono.since(said) >= LOAD_EVERY);
         if due || self.said.load_state != Some(self.state) {
             self.said.load_at = Some(now.mono);
@@ -101,6 +109,8 @@ impl Node {
             disk_free: self.machine.disk_free,
             capacity: self.settings.capacity,
             redis: self.registry_reachable,
+            protected: self.controls.is_protected(),
+            declines: self.declines(),
             sampled: UnixMillis(now.wall.0.saturating_sub(age.as_millis() as u64)),
         }
     }

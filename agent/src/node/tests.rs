@@ -54,6 +54,7 @@ fn settings(role: Role) -> Settings {
             candidate: false,
             lease_ttl: Duration::from_secs(6),
         },
+        orchestrator: None,
     }
 }
 
@@ -77,11 +78,12 @@ fn peer(name: &str, role: Role) -> Peer {
             disk_free: None,
             capacity: Bitrate(1_000_000_000),
             redis: true,
+            protected: false,
+            declines: None,
             sampled: UnixMillis(0),
         }),
         streams: Arc::default(),
-        drain: None,
-        terms: None,
+        ..Peer::silent(NodeId::new(name).expect("valid"))
     }
 }
 

@@ -7,6 +7,9 @@
 //! | `streams/0` .. `streams/f` | when they change | a list of [`StreamReport`], by hash of the name |
 //! | `drain` | while draining | [`DrainReport`] |
 //! | `terms` | when an orchestrator changes | [`crate::TermsReport`] |
+//! | `plan` | when an orchestrator wants something else | the plan of crate `leader` |
+//! | `decisions` | when an orchestrator decided something else | [`crate::DecisionsReport`] |
+//! | `controls` | when a role is paused or resumed | a list of [`crate::Control`] |
 //!
 //! A figure that is missing is `None`: unknown, never zero.
 
@@ -139,6 +142,12 @@ pub struct LoadReport {
     pub suspects: Vec<NodeId>,
     /// Whether this agent reaches Redis.
     pub redis: bool,
+    /// An operator wants it kept: no plan drains it.
+    #[serde(default)]
+    pub protected: bool,
+    /// Why it carries out no plan that drains it now, in words; `None`: it would.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub declines: Option<String>,
     /// When MediaMTX was looked at; while it does not answer, when this was said.
     pub sampled: UnixMillis,
 }

@@ -41,6 +41,20 @@ pub enum Rule {
     Underway,
 }
 
+impl fmt::Display for Rule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Range => "range",
+            Self::Load => "load",
+            Self::Cpu => "cpu",
+            Self::Window => "window",
+            Self::Hold => "hold",
+            Self::Underway => "underway",
+            Self::Schedule => "schedule",
+        })
+    }
+}
+
 /// One line of the answer to "why?", or to "why not?".
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "is")]

@@ -24,6 +24,19 @@ pub enum Metric {
     Outbound,
 }
 
+impl Metric {
+    /// As JSON and metrics call it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Cameras => "cameras",
+            Self::Readers => "readers",
+            Self::Inbound => "inbound",
+            Self::Outbound => "outbound",
+        }
+    }
+}
+
 impl std::fmt::Display for Metric {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.pad(match self {

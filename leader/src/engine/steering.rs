@@ -3,17 +3,30 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use mtxfleet_wire::{Mono, NodeId, Role, UnixMillis};
+use mtxfleet_wire::{Mono, NodeId, Role, Token, UnixMillis};
 
 use super::victim::{self, VictimReason};
 use super::{Condition, Decision, Engine, NodeView, Outcome, Policy, PolicyError, Reason, Snapshot};
 use crate::plan::{Plan, PlanId};
 
+/// What may become of a decision.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Manner {
+    /// It becomes a plan.
+    Act,
+    /// The plan goes on as it is, whatever was decided; only who takes streams follows the cluster.
+    Hold,
+    /// No plan is made.
+    Consider,
+}
+
 /// What one look at the cluster led to.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Steered {
     pub decision: Decision,
-    /// Set when the wish differs from the last plan's; never under `dry_run`.
+    /// Whom the decision would drain, also where it is not acted on.
+    pub victims: Vec<(NodeId, VictimReason)>,
+    /// Set when the wish differs from the last plan's; never under `dry_run`, nor when it was only considered.
     pub plan: Option<Plan>,
 }
 
@@ -43,39 +56,49 @@ impl Steering {
     }
 
     #[must_use]
-    pub fn policy(&self) -> &Policy {
+    pub const fn policy(&self) -> &Policy {
         self.engine.policy()
     }
 
     /// The plan that holds now.
     #[must_use]
-    pub fn plan(&self) -> Option<&Plan> {
+    pub const fn plan(&self) -> Option<&Plan> {
         self.last.as_ref()
     }
 
-    /// Decides on `nodes`, all of this role that are not gone. `wall` is for schedules alone; `epoch` is that of the lease
+    /// Decides on `nodes`, all of this role that are not gone. `wall` is for schedules alone; `token` is that of the lease
     /// held now; `lead` as measured.
     pub fn steer(
         &mut self,
         now: Mono,
         wall: UnixMillis,
-        epoch: u64,
+        token: Token,
         nodes: &[NodeView],
         lead: Option<Duration>,
+        manner: Manner,
     ) -> Steered {
         let still = |id: &NodeId| {
             let back = |node: &NodeView| node.condition == Condition::Draining { cancellable: true };
             nodes.iter().any(|node| node.node == *id && back(node))
         };
         self.returning.retain(still);
-        let nodes: Vec<NodeView> = nodes.iter().map(|node| self.as_ordered(node)).collect();
+        let mut drains = self.drains_left(nodes);
+        let nodes: Vec<NodeView> = nodes.iter().map(|node| self.as_ordered(node, &drains)).collect();
         let seen = Snapshot { wall, lead, ..Snapshot::of(&nodes, self.policy().metrics.len()) };
         let mut decision = self.engine.decide(now, &seen);
-        if self.policy().dry_run {
-            return Steered { decision, plan: None };
+        let mut victims = Vec::new();
+        if let Outcome::Shrink { drain } = decision.outcome {
+            victims = victim::choose(&nodes, drain);
+            if victims.is_empty() {
+                decision.reasons.insert(0, Reason::NoVictim);
+                decision.outcome = Outcome::Nothing;
+            }
         }
-        let mut drains = self.drains_left(&nodes);
-        let size = match decision.outcome {
+        if self.policy().dry_run || manner == Manner::Consider {
+            return Steered { decision, victims, plan: None };
+        }
+        let outcome = if manner == Manner::Hold { Outcome::Nothing } else { decision.outcome };
+        let size = match outcome {
             Outcome::Nothing => seen.size(),
             Outcome::Grow { cancel, launch } => {
                 for node in to_put_back(&nodes, cancel) {
@@ -84,27 +107,22 @@ impl Steering {
                 }
                 seen.size() + cancel + launch
             }
-            Outcome::Shrink { drain } => {
-                let victims = victim::choose(&nodes, drain);
-                if victims.is_empty() {
-                    decision.reasons.insert(0, Reason::NoVictim);
-                    decision.outcome = Outcome::Nothing;
-                }
+            Outcome::Shrink { .. } => {
                 // One that is not healthy was not counted in.
                 let counted = |node: &&NodeView| matches!(node.condition, Condition::Serving | Condition::Launching);
                 let named = |node: &&NodeView| victims.iter().any(|(victim, _)| *victim == node.node);
                 let fewer = nodes.iter().filter(named).filter(counted).count() as u32;
-                drains.extend(victims);
+                drains.extend(victims.iter().cloned());
                 seen.size() - fewer
             }
         };
-        let plan = self.next(epoch, size, drains, &nodes, &decision);
-        Steered { decision, plan }
+        let plan = self.next(token, size, drains, &nodes, &decision);
+        Steered { decision, victims, plan }
     }
 
     /// A node that was told to drain is draining, also before it says so; one that drains by another's order stays so.
-    fn as_ordered(&self, node: &NodeView) -> NodeView {
-        let ordered = self.last.as_ref().is_some_and(|last| last.drains.contains_key(&node.node));
+    fn as_ordered(&self, node: &NodeView, drains: &BTreeMap<NodeId, VictimReason>) -> NodeView {
+        let ordered = drains.contains_key(&node.node);
         let condition = match node.condition {
             Condition::Draining { .. } if self.returning.contains(&node.node) => Condition::Launching,
             Condition::Serving if ordered => Condition::Draining { cancellable: true },
@@ -114,16 +132,17 @@ impl Steering {
         NodeView { condition, ..node.clone() }
     }
 
-    /// The last plan's drains whose nodes are still there.
+    /// The last plan's drains whose nodes are still there, without those that serve and are not to go after all.
     fn drains_left(&self, nodes: &[NodeView]) -> BTreeMap<NodeId, VictimReason> {
-        let there = |id: &NodeId| nodes.iter().any(|node| node.node == *id);
+        let kept = |node: &NodeView| node.protected && node.condition == Condition::Serving;
+        let there = |id: &NodeId| nodes.iter().any(|node| node.node == *id && !kept(node));
         let last = self.last.iter().flat_map(|last| &last.drains);
         last.filter(|(node, _)| there(node)).map(|(node, reason)| (node.clone(), reason.clone())).collect()
     }
 
     fn next(
         &mut self,
-        epoch: u64,
+        token: Token,
         size: u32,
         drains: BTreeMap<NodeId, VictimReason>,
         nodes: &[NodeView],
@@ -132,11 +151,12 @@ impl Steering {
         let serves = |node: &&NodeView| node.condition == Condition::Serving && !drains.contains_key(&node.node);
         let takers = nodes.iter().filter(serves).map(|node| node.node.clone()).collect();
         let number = match &self.last {
-            Some(last) if last.id.epoch == epoch => last.id.number + 1,
+            Some(last) if last.id.epoch == token.epoch => last.id.number + 1,
             _ => 1,
         };
         let plan = Plan {
-            id: PlanId { epoch, number },
+            id: PlanId { epoch: token.epoch, number },
+            run: token.run,
             parent: self.last.as_ref().map(|last| last.id),
             role: self.role,
             size,
@@ -149,7 +169,7 @@ impl Steering {
         let newer = self
             .last
             .as_ref()
-            .is_none_or(|last| plan.id > last.id && (epoch > last.id.epoch || !plan.wants_the_same(last)));
+            .is_none_or(|last| plan.id > last.id && (token.epoch > last.id.epoch || !plan.wants_the_same(last)));
         newer.then(|| self.last.insert(plan).clone())
     }
 }

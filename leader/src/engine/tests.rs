@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use mtxfleet_wire::{Mono, NodeId, Role, UnixMillis};
+use mtxfleet_wire::{Mono, NodeId, Role, RunId, Token, UnixMillis};
 use proptest::prelude::*;
 
 use super::*;
@@ -323,7 +323,7 @@ proptest! {
                 }
                 let views: Vec<NodeView> = nodes.iter().map(|node| node.view.clone()).collect();
                 let parent = steering.plan().cloned();
-                let steered = steering.steer(Mono(PACE * at), UnixMillis(0), epoch, &views, None);
+                let steered = steering.steer(Mono(PACE * at), UnixMillis(0), Token { epoch, run: RunId(1) }, &views, None, Manner::Act);
                 prop_assert!(!steered.decision.reasons.is_empty(), "a decision without a reason");
                 if let Some(plan) = &steered.plan {
                     let problems = plan_checker::check(plan, parent.as_ref(), &views, &policy);
@@ -345,7 +345,7 @@ proptest! {
                 node.view.loads = vec![Some(share)];
             }
             let views: Vec<NodeView> = nodes.iter().map(|node| node.view.clone()).collect();
-            steering.steer(Mono(PACE * at), UnixMillis(0), epoch, &views, None);
+            steering.steer(Mono(PACE * at), UnixMillis(0), Token { epoch, run: RunId(1) }, &views, None, Manner::Act);
             follow(&mut nodes, steering.plan(), &mut next);
         }
         let serving = nodes.iter().filter(|node| node.view.condition == Condition::Serving).count();

@@ -42,11 +42,12 @@ fn peer(name: &str, role: Role) -> Peer {
             disk_free: None,
             capacity: Bitrate(1000),
             redis: true,
+            protected: false,
+            declines: None,
             sampled: UnixMillis(0),
         }),
         streams: Arc::default(),
-        drain: None,
-        terms: None,
+        ..Peer::silent(NodeId::new(name).expect("valid"))
     }
 }
 

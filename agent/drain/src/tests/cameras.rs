@@ -63,7 +63,7 @@ struct World {
 
 impl World {
     fn new(settings: Settings) -> Self {
-        let order = Order { drain: id("d1"), node: id("ingest-1"), reason: "test".into(), forced: false };
+        let order = Order { drain: id("d1"), node: id("ingest-1"), reason: "test".into(), forced: false, plan: None };
         let (drain, log) = Drain::begin(order, settings, Mono(Duration::ZERO), UnixMillis(1_000_000));
         let (cameras, workers, cut, heard) = Default::default();
         Self { now: Duration::ZERO, looks: 0, cameras, workers, drain, log, cut, legs: 0, lag: 0, heard, most_away: 0 }

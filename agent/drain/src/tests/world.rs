@@ -73,6 +73,7 @@ impl World {
             node: NodeId::new("dist-1").expect("valid"),
             reason: "test".into(),
             forced: false,
+            plan: None,
         };
         let (drain, log) = Drain::begin(order, settings, Mono(Duration::ZERO), UnixMillis(1_000_000));
         Self {

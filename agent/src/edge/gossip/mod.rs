@@ -24,7 +24,11 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use chitchat::{ChitchatConfig, ChitchatHandle, ChitchatId, FailureDetectorConfig};
-use mtxfleet_wire::{ClusterName, DrainReport, LoadReport, NodeFacts, NodeId, StreamReport, TermsReport, UnixMillis};
+use mtxfleet_leader::plan::Plan;
+use mtxfleet_wire::{
+    ClusterName, Control, DecisionsReport, DrainReport, LoadReport, NodeFacts, NodeId, StreamReport, TermsReport,
+    UnixMillis,
+};
 use serde::Serialize;
 use tokio::net::UdpSocket;
 use tokio::sync::{mpsc, watch};
@@ -250,6 +254,24 @@ impl Gossip {
     /// [`GossipError::TooLong`].
     pub async fn set_terms(&self, terms: &TermsReport) -> Result<(), GossipError> {
         self.set(publish::TERMS, terms).await
+    }
+
+    /// # Errors
+    /// [`GossipError::TooLong`].
+    pub async fn set_plan(&self, plan: &Plan) -> Result<(), GossipError> {
+        self.set(publish::PLAN, plan).await
+    }
+
+    /// # Errors
+    /// [`GossipError::TooLong`].
+    pub async fn set_decisions(&self, decisions: &DecisionsReport) -> Result<(), GossipError> {
+        self.set(publish::DECISIONS, decisions).await
+    }
+
+    /// # Errors
+    /// [`GossipError::TooLong`].
+    pub async fn set_controls(&self, controls: &[Control]) -> Result<(), GossipError> {
+        self.set(publish::CONTROLS, &controls).await
     }
 
     /// All streams of this node. Those that find no room in their part of the report are left out, those owned last,

@@ -12,12 +12,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chitchat::{Chitchat, ChitchatId, NodeState};
-use mtxfleet_wire::{DrainReport, LoadReport, NodeFacts, NodeId, STREAM_SHARDS, StreamReport, TermsReport};
+use mtxfleet_leader::plan::Plan;
+use mtxfleet_wire::{
+    Control, DecisionsReport, DrainReport, LoadReport, NodeFacts, NodeId, STREAM_SHARDS, StreamReport, TermsReport,
+};
 use serde::de::DeserializeOwned;
 
 use super::counters::GossipCounters;
 use super::probe::{Nonce, Probe, Received, Subject};
-use super::publish::{DRAIN, FACTS, LEFT, LOAD, STREAMS, TERMS};
+use super::publish::{CONTROLS, DECISIONS, DRAIN, FACTS, LEFT, LOAD, PLAN, STREAMS, TERMS};
 use super::silence::{Act, Silence};
 use crate::node::event::Peer;
 
@@ -84,6 +87,9 @@ struct Known {
     load: Slot<LoadReport>,
     drain: Slot<DrainReport>,
     terms: Slot<TermsReport>,
+    plan: Slot<Arc<Plan>>,
+    decisions: Slot<Arc<DecisionsReport>>,
+    controls: Slot<Arc<[Control]>>,
     shards: [Slot<Vec<StreamReport>>; STREAM_SHARDS as usize],
     /// All shards, joined anew when one of them changed.
     streams: Arc<[StreamReport]>,
@@ -157,6 +163,9 @@ impl View {
             streams: Arc::clone(&known.streams),
             drain: known.drain.value.clone(),
             terms: known.terms.value.clone(),
+            plan: known.plan.value.clone(),
+            decisions: known.decisions.value.clone(),
+            controls: known.controls.value.clone().unwrap_or_default(),
         };
         self.known.iter().filter(|(_, known)| !known.left).map(peer).collect()
     }
@@ -337,6 +346,9 @@ impl Known {
             load: Slot::default(),
             drain: Slot::default(),
             terms: Slot::default(),
+            plan: Slot::default(),
+            decisions: Slot::default(),
+            controls: Slot::default(),
             shards: Default::default(),
             streams: Arc::default(),
         }
@@ -347,6 +359,8 @@ impl Known {
         matters |= self.facts.read(node, state, FACTS, counters);
         matters |= self.drain.read(node, state, DRAIN, counters);
         matters |= self.terms.read(node, state, TERMS, counters);
+        matters |= self.plan.read_shared::<Plan>(node, state, PLAN, counters);
+        matters |= self.controls.read_shared::<Vec<Control>>(node, state, CONTROLS, counters);
         let mut streams_changed = false;
         for (shard, key) in self.shards.iter_mut().zip(STREAMS) {
             streams_changed |= shard.read(node, state, key, counters);
@@ -357,7 +371,8 @@ impl Known {
         matters |= streams_changed;
         let words = |load: &Option<LoadReport>| load.as_ref().map(|load| (load.state, load.server.clone()));
         let before = words(&self.load.value);
-        let figures = self.load.read(node, state, LOAD, counters);
+        let figures = self.load.read(node, state, LOAD, counters)
+            | self.decisions.read_shared::<DecisionsReport>(node, state, DECISIONS, counters);
         if matters || before != words(&self.load.value) {
             Change::Matters
         } else if figures {
@@ -377,6 +392,30 @@ impl<T> Default for Slot<T> {
 impl<T: DeserializeOwned> Slot<T> {
     /// Parses the value if its version is new; true when it was.
     fn read(&mut self, node: &NodeId, state: &NodeState, key: &str, counters: &GossipCounters) -> bool {
+        self.read_as::<T>(node, state, key, counters, |value| value)
+    }
+}
+
+impl<S: ?Sized> Slot<Arc<S>> {
+    /// The same for a value that is kept shared, parsed as `T`.
+    fn read_shared<T>(&mut self, node: &NodeId, state: &NodeState, key: &str, counters: &GossipCounters) -> bool
+    where
+        T: DeserializeOwned,
+        Arc<S>: From<T>,
+    {
+        self.read_as::<T>(node, state, key, counters, Arc::from)
+    }
+}
+
+impl<V> Slot<V> {
+    fn read_as<T: DeserializeOwned>(
+        &mut self,
+        node: &NodeId,
+        state: &NodeState,
+        key: &str,
+        counters: &GossipCounters,
+        keep: fn(T) -> V,
+    ) -> bool {
         // Deleted keys keep a version until they are forgotten, which then shows as version 0.
         let found = state.get_versioned(key);
         let version = found.map_or(0, |value| value.version);
@@ -392,6 +431,7 @@ impl<T: DeserializeOwned> Slot<T> {
                     tracing::debug!(%node, key, %error, "a peer's report cannot be read");
                 })
                 .ok()
+                .map(keep)
         });
         had_one || self.value.is_some()
     }

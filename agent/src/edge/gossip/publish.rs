@@ -7,6 +7,9 @@ pub const FACTS: &str = "facts";
 pub const LOAD: &str = "load";
 pub const DRAIN: &str = "drain";
 pub const TERMS: &str = "terms";
+pub const PLAN: &str = "plan";
+pub const DECISIONS: &str = "decisions";
+pub const CONTROLS: &str = "controls";
 /// Says that the node has left the fleet for good; its value means nothing.
 pub const LEFT: &str = "left";
 /// By shard number.

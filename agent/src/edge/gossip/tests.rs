@@ -104,6 +104,8 @@ fn load(cameras: u32) -> LoadReport {
         disk_free: None,
         capacity: Bitrate(1_000_000_000),
         redis: true,
+        protected: false,
+        declines: None,
         sampled: UnixMillis(1),
     }
 }

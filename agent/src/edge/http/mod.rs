@@ -1,9 +1,11 @@
 //! The HTTP API: `docs/ref/http-api.md`.
 //!
 //! ```text
-//!  event loop -- watch<Arc<Snapshot>> ---> reads   (/readyz /metrics /v1/node /v1/fleet /v1/streams /v1/drain)
+//!  event loop -- watch<Arc<Snapshot>> ---> reads   (/readyz /metrics /v1/node /v1/fleet /v1/streams /v1/drain
+//!                                             /v1/orchestrators /v1/decisions)
 //!             -- EventFeed::publish ----> /v1/events, over server-sent events
-//!             <- mpsc<HttpRequest> ------ orders  (POST and DELETE /v1/drain, POST /v1/worker-reports)
+//!             <- mpsc<HttpRequest> ------ orders  (POST and DELETE /v1/drain and /v1/protect, POST /v1/pause, /v1/resume,
+//!                                           /v1/worker-reports)
 //! ```
 //! Reads never ask the event loop anything: they show the newest snapshot. Every client is bounded in connections, in
 //! bytes and in time.
@@ -26,7 +28,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use mtxfleet_wire::{
-    DrainOrder, DrainRefusal, DrainView, FleetView, Liveness, MemberView, NodeId, StreamView, UnixMillis, WorkerReport,
+    Control, ControlOrder, DecisionView, DrainOrder, DrainRefusal, DrainView, FleetView, Liveness, MemberView, NodeId,
+    OrchestratorView, StreamView, UnixMillis, WorkerReport,
 };
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -51,6 +54,11 @@ pub struct Snapshot {
     pub drain: Option<DrainView>,
     /// Whether this node can take new sessions, and if not, why.
     pub ready: Result<(), Vec<String>>,
+    pub orchestrators: Vec<OrchestratorView>,
+    /// Of both roles, as many as are known here, the newest last.
+    pub decisions: Vec<Arc<DecisionView>>,
+    /// Decisions of this node since its agent started: by rule and outcome.
+    pub decided: Vec<(String, &'static str, u64)>,
 }
 
 impl Snapshot {
@@ -63,6 +71,9 @@ impl Snapshot {
             streams: Vec::new(),
             drain: None,
             ready: Err(vec!["the agent is starting".to_owned()]),
+            orchestrators: Vec::new(),
+            decisions: Vec::new(),
+            decided: Vec::new(),
         }
     }
 }
@@ -76,6 +87,17 @@ pub enum HttpRequest {
     },
     Undrain {
         answer: oneshot::Sender<Result<DrainView, DrainRefusal>>,
+    },
+    /// Pause a role, or resume it.
+    Control {
+        order: ControlOrder,
+        paused: bool,
+        answer: oneshot::Sender<Control>,
+    },
+    /// Keep this node, or no longer.
+    Protect {
+        protected: bool,
+        answer: oneshot::Sender<MemberView>,
     },
     /// From a worker that does not reach Redis, to any agent.
     WorkerReport(WorkerReport),

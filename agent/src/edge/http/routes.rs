@@ -10,7 +10,7 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use mtxfleet_wire::{DrainOrder, DrainRefusal, DrainView, WorkerReport};
+use mtxfleet_wire::{ControlOrder, DrainOrder, DrainRefusal, DrainView, Role, WorkerReport};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::json;
@@ -56,6 +56,18 @@ pub(super) fn router(app: App) -> Router {
         .route("/v1/streams", get(async |app: Shared| Json(app.now().streams.clone())))
         .route("/v1/events", get(events))
         .route("/v1/drain", get(drain_view).post(drain).delete(undrain))
+        .route("/v1/orchestrators", get(async |app: Shared| Json(app.now().orchestrators.clone())))
+        .route("/v1/decisions", get(decisions))
+        .route("/v1/pause", post(async |app: Shared, headers: HeaderMap, body| control(app, headers, body, true).await))
+        .route(
+            "/v1/resume",
+            post(async |app: Shared, headers: HeaderMap, body| control(app, headers, body, false).await),
+        )
+        .route(
+            "/v1/protect",
+            post(async |app: Shared, headers: HeaderMap| protect(app, headers, true).await)
+                .delete(async |app: Shared, headers: HeaderMap| protect(app, headers, false).await),
+        )
         .route("/v1/worker-reports", post(worker_report))
         .merge(page::routes())
         .fallback(unknown)
@@ -136,6 +148,41 @@ async fn undrain(app: Shared, headers: HeaderMap) -> Result<Response, ApiError> 
     Ok(Json(view).into_response())
 }
 
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct DecisionsQuery {
+    role: Option<Role>,
+    last: Option<usize>,
+}
+
+async fn decisions(
+    app: Shared,
+    query: Result<Query<DecisionsQuery>, axum::extract::rejection::QueryRejection>,
+) -> Result<Response, ApiError> {
+    let Query(query) = query.map_err(|_| {
+        let text = "there are `role`, which is ingestion or distribution, and `last`, how many to show";
+        ApiError::new(StatusCode::BAD_REQUEST, text)
+    })?;
+    let now = app.now();
+    let asked = now.decisions.iter().filter(|view| query.role.is_none_or(|role| view.role == role));
+    let asked: Vec<_> = asked.map(|view| &**view).collect();
+    let skipped = query.last.map_or(0, |last| asked.len().saturating_sub(last));
+    Ok(Json(&asked[skipped..]).into_response())
+}
+
+async fn control(app: Shared, headers: HeaderMap, body: Body, paused: bool) -> Result<Response, ApiError> {
+    app.auth.operator(&headers)?;
+    let order: ControlOrder = parse(&read(body).await?)?;
+    let control = answered(&app, |answer| HttpRequest::Control { order, paused, answer }).await?;
+    Ok(Json(control).into_response())
+}
+
+async fn protect(app: Shared, headers: HeaderMap, protected: bool) -> Result<Response, ApiError> {
+    app.auth.operator(&headers)?;
+    let node = answered(&app, |answer| HttpRequest::Protect { protected, answer }).await?;
+    Ok(Json(node).into_response())
+}
+
 async fn worker_report(app: Shared, headers: HeaderMap, body: Body) -> Result<Response, ApiError> {
     app.auth.worker(&headers)?;
     let report: WorkerReport = parse(&read(body).await?)?;
@@ -146,7 +193,7 @@ async fn worker_report(app: Shared, headers: HeaderMap, body: Body) -> Result<Re
 async fn unknown(request: Request) -> ApiError {
     let text = format!(
         "there is no {}; there are / (the status page), /livez, /readyz, /metrics, /v1/node, /v1/fleet, /v1/streams, /v1/events, \
-         /v1/drain and /v1/worker-reports",
+         /v1/drain, /v1/orchestrators, /v1/decisions, /v1/pause, /v1/resume, /v1/protect and /v1/worker-reports",
         request.uri().path()
     );
     ApiError::new(StatusCode::NOT_FOUND, text)
@@ -168,14 +215,18 @@ async fn ask(
     app: &App,
     request: impl FnOnce(oneshot::Sender<Result<DrainView, DrainRefusal>>) -> HttpRequest,
 ) -> Result<DrainView, ApiError> {
+    answered(app, request).await?.map_err(|refusal| ApiError::refused(&refusal))
+}
+
+async fn answered<T>(app: &App, request: impl FnOnce(oneshot::Sender<T>) -> HttpRequest) -> Result<T, ApiError> {
     let (answer, answered) = oneshot::channel();
     app.requests.try_send(request(answer)).map_err(|_| busy())?;
     match tokio::time::timeout(ANSWER_WITHIN, answered).await {
-        Ok(Ok(Ok(view))) => Ok(view),
-        Ok(Ok(Err(refusal))) => Err(ApiError::refused(&refusal)),
+        Ok(Ok(answer)) => Ok(answer),
         Ok(Err(_)) => Err(ApiError::unavailable("the agent dropped the order; it is stopping")),
         Err(_) => Err(ApiError::unavailable(
-            "no answer within 5 s; the order may still be carried out: GET /v1/drain shows whether it was",
+            "no answer within 5 s; the order may still be carried out: GET /v1/drain and /v1/orchestrators show whether \
+             it was",
         )),
     }
 }

@@ -61,6 +61,8 @@ fn full_snapshot() -> Snapshot {
         disk_free: Some(1_000),
         capacity: Bitrate(800_000),
         redis: true,
+        protected: false,
+        declines: None,
         sampled: UnixMillis(1),
     });
     snapshot.fleet.members = vec![snapshot.node.clone()];
@@ -160,7 +162,7 @@ async fn answer(requests: &mut mpsc::Receiver<HttpRequest>, with: Result<DrainVi
             answer.send(with).expect("somebody waits");
             DrainOrder::default()
         }
-        HttpRequest::WorkerReport(report) => panic!("{report:?}"),
+        other => panic!("{other:?}"),
     }
 }
 

@@ -70,6 +70,8 @@ fn node(name: &str, state: NodeState, updated: u64) -> NodeRecord {
             disk_free: None,
             capacity: Bitrate(1_000_000),
             redis: true,
+            protected: false,
+            declines: None,
             sampled: UnixMillis(updated),
         },
         updated: UnixMillis(updated),

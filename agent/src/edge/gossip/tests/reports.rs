@@ -82,7 +82,7 @@ async fn a_value_that_cannot_be_read_is_not_said_and_counted() {
         let mut facts = serde_json::to_value(facts("zone-a")).unwrap();
         facts["rack"] = 7.into();
         state.set(publish::FACTS, facts);
-        state.set("plan", "a key that this version does not know");
+        state.set("someday", "a key that this version does not know");
     }
     nodes[1]
         .until("facts but no load", PATIENCE, |peers| {
