@@ -8,6 +8,7 @@
 
 pub mod balancers;
 pub mod carrying_out;
+pub mod claims;
 pub mod controls;
 pub mod decisions;
 pub mod draining;
@@ -35,6 +36,7 @@ use mtxfleet_wire::{
 
 use balancers::Balancers;
 use carrying_out::CarryingOut;
+use claims::Claims;
 use controls::Controls;
 use draining::Draining;
 use effect::{Effect, Pace};
@@ -87,6 +89,7 @@ pub struct Node {
     machine: MachineSample,
     registry_reachable: bool,
     balancers: Balancers,
+    claims: Claims,
     draining: Draining,
     neighbours: Neighbours,
     leadership: Leadership,
@@ -126,6 +129,7 @@ impl Node {
             machine: MachineSample::default(),
             registry_reachable: false,
             balancers: Balancers::new(now.mono),
+            claims: Claims::default(),
             draining: Draining::default(),
             neighbours: Neighbours::default(),
             leadership: Leadership::new(settings.facts.role, settings.id.clone(), settings.leadership),
@@ -177,7 +181,10 @@ impl Node {
 
     fn see_server(&mut self, now: Now, look: Result<ServerSample, ServerProblem>) {
         match look {
-            Ok(sample) => self.server.see(sample, &self.settings, self.draining.drain.as_ref()),
+            Ok(sample) => {
+                self.server.see(sample, &self.settings, self.draining.drain.as_ref());
+                self.claims.number(&mut self.server.streams, &self.fleet);
+            }
             Err(problem) => self.server.fell_ill(now.mono, problem),
         }
     }

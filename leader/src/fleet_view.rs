@@ -131,7 +131,7 @@ pub enum Change {
     Returned(NodeId),
 }
 
-/// A claim of ownership, the better the greater: its bytes grow, its node is not suspected, how late, whose.
+/// A claim of ownership, the better the greater: its bytes grow, its node is not suspected, its generation, whose.
 type Claim<'a> = (bool, bool, u64, &'a NodeId);
 
 #[derive(Debug, Clone)]
@@ -230,7 +230,8 @@ impl Fleet {
 
     /// Where each stream is to be had: one claim each, the best.
     ///
-    /// A claim whose bytes are growing wins, then one of a node that is not suspected, then the latest.
+    /// A claim whose bytes are growing wins, then one of a node that is not suspected, then that of the highest generation;
+    /// clocks are never compared.
     #[must_use]
     pub fn owners(&self) -> BTreeMap<StreamName, (NodeId, String)> {
         let mut best: BTreeMap<&StreamName, (Claim<'_>, &str)> = BTreeMap::new();
@@ -243,7 +244,7 @@ impl Fleet {
                 continue;
             }
             for stream in member.peer.streams.iter().filter(|s| s.owned && s.ready) {
-                let rank = (stream.flowing, member.liveness == Liveness::Alive, stream.since.0, &member.peer.node);
+                let rank = (stream.flowing, member.liveness == Liveness::Alive, stream.claim, &member.peer.node);
                 let known = best.entry(&stream.name).or_insert((rank, &facts.rtsp));
                 if rank > known.0 {
                     *known = (rank, &facts.rtsp);

@@ -146,14 +146,19 @@ impl Node {
 
     fn projection(&self, now: Now) -> Projection {
         let me = &self.settings.id;
+        // Nobody pulls from a node that is out of service, whatever its MediaMTX still has.
+        let in_service = self.state != NodeState::Offline;
         let owned =
-            self.server.streams.iter().filter(|stream| stream.owned && stream.ready).map(|stream| StreamRecord {
-                stream: stream.name.clone(),
-                owner: me.clone(),
-                url: format!("rtsp://{}/{}", self.settings.facts.rtsp, stream.name),
-                flowing: stream.flowing,
-                bitrate: stream.bitrate,
-                since: stream.since,
+            self.server.streams.iter().filter(|stream| in_service && stream.owned && stream.ready).map(|stream| {
+                StreamRecord {
+                    stream: stream.name.clone(),
+                    owner: me.clone(),
+                    url: format!("rtsp://{}/{}", self.settings.facts.rtsp, stream.name),
+                    flowing: stream.flowing,
+                    bitrate: stream.bitrate,
+                    since: stream.since,
+                    claim: stream.claim,
+                }
             });
         let legs = self.server.readers.legs.iter().map(|leg| LegRecord {
             leg: leg.leg.clone(),
@@ -215,6 +220,7 @@ pub(super) fn stream_reports(
             ready: path.available,
             flowing: traffic.flows(&path.name, sample.at),
             since: path.available_since.unwrap_or_default(),
+            claim: 0,
             legs,
             readers: others.get(path.name.as_str()).copied().unwrap_or(0),
             bitrate: traffic.bitrate(&path.name),

@@ -98,6 +98,7 @@ fn stream(name: &str, owned: bool, legs: &[(&str, &str)]) -> StreamReport {
         ready: true,
         flowing: true,
         since: UnixMillis(1),
+        claim: 0,
         legs: legs.iter().map(leg).collect(),
         readers: 0,
         bitrate: None,

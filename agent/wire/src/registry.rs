@@ -129,6 +129,9 @@ pub struct StreamRecord {
     pub flowing: bool,
     pub bitrate: Option<Bitrate>,
     pub since: UnixMillis,
+    /// As [`crate::StreamReport::claim`]: of two owners that deliver, the record of the higher one stays.
+    #[serde(default)]
+    pub claim: u64,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

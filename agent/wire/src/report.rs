@@ -162,8 +162,12 @@ pub struct StreamReport {
     pub ready: bool,
     /// Its bytes are growing now.
     pub flowing: bool,
-    /// When it became ready; a later claim of ownership wins over an earlier one.
+    /// When it became ready, by its own machine's clock: for its age, and for nothing that is decided.
     pub since: UnixMillis,
+    /// Generation of the claim of ownership: one above all that its node had heard of when the stream became ready
+    /// there. Of two claims whose bytes grow, the higher wins. 0 where it is not owned.
+    #[serde(default)]
+    pub claim: u64,
     /// Legs of workers that read it here.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub legs: Vec<Leg>,

@@ -51,13 +51,15 @@ fn peer(name: &str, role: Role) -> Peer {
     }
 }
 
-fn owning(mut peer: Peer, stream: &str, flowing: bool, since: u64) -> Peer {
+fn owning(mut peer: Peer, stream: &str, flowing: bool, claim: u64) -> Peer {
     peer.streams = [StreamReport {
         name: StreamName::new(stream).expect("valid"),
         owned: true,
         ready: true,
         flowing,
-        since: UnixMillis(since),
+        // A clock that is wrong by years decides nothing.
+        since: UnixMillis(u64::MAX - claim),
+        claim,
         legs: Vec::new(),
         readers: 0,
         bitrate: None,
@@ -126,7 +128,7 @@ fn in_a_fleet_of_two_ones_own_word_is_enough() {
 }
 
 #[test]
-fn the_claim_whose_bytes_grow_owns_the_stream_then_the_later_one() {
+fn the_claim_whose_bytes_grow_owns_the_stream_then_the_one_of_the_later_generation() {
     let mut fleet = Fleet::new(DEAD_AFTER);
     let cam = StreamName::new("cam1").expect("valid");
     let old_but_flowing = owning(peer("a", Role::Ingestion), "cam1", true, 1);

@@ -88,6 +88,7 @@ mod tests {
             ready: true,
             flowing: true,
             since: UnixMillis(1),
+            claim: 0,
             legs: (0..legs).map(leg).collect(),
             readers: 0,
             bitrate: None,

@@ -135,6 +135,7 @@ fn stream(name: &str, legs: usize) -> StreamReport {
         ready: true,
         flowing: true,
         since: UnixMillis(1),
+        claim: 0,
         legs: (0..legs).map(leg).collect(),
         readers: 3,
         bitrate: Some(Bitrate(4_000_000)),

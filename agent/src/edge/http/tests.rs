@@ -74,6 +74,7 @@ fn full_snapshot() -> Snapshot {
             ready: true,
             flowing: true,
             since: UnixMillis(1),
+            claim: 0,
             legs: Vec::new(),
             readers: 1,
             bitrate: None,

@@ -4,11 +4,11 @@
 -- ARGV  schema, forget after (ms: records of offline nodes and silent workers that old are removed), node, the node record as last written (or ''), full ('1': remove whatever of this node is not
 --       listed), release ('1': free this node's place among the drains under way), the new node record, then lists,
 --       each led by its number of items:
---         streams to set (name, since in ms, record), streams to remove (name),
+--         streams to set (name, record), streams to remove (name),
 --         legs to set (leg, record), legs to remove (leg), dead peers (node, record)
 -- Returns {'resync'} when the node record is not what this node wrote last (Redis lost it, or another node took this
 --       one for dead): nothing was written, and everything has to be sent again. Otherwise {'ok', highest schema seen,
---       entries that could not be read, names of streams that stay with a node that claimed them later}.
+--       entries that could not be read, names of streams that stay with another node, whose claim is better}.
 
 local next_arg = 0
 local function take()
@@ -44,11 +44,18 @@ if release then redis.call('HDEL', KEYS[5], node) end
 
 local result = { 'ok', highest, 0 }
 
+-- Of two claims the one whose bytes grow, then the one of the later generation; clocks are never compared.
+local function is_better(old, new)
+    local old_flows, new_flows = old.flowing == true, new.flowing == true
+    if old_flows ~= new_flows then return old_flows end
+    return (tonumber(old.claim) or 0) > (tonumber(new.claim) or 0)
+end
+
 local kept_streams = {}
 for _ = 1, times() do
-    local name, since, stream = take(), tonumber(take()), take()
+    local name, stream = take(), take()
     local old = decode(redis.call('HGET', KEYS[3], name))
-    if old and old.owner ~= node and type(old.since) == 'number' and old.since > since then
+    if old and old.owner ~= node and is_better(old, decode(stream) or {}) then
         result[#result + 1] = name
     else
         redis.call('HSET', KEYS[3], name, stream)
@@ -86,7 +93,8 @@ local function sweep(key, holder, kept)
     local entries = redis.call('HGETALL', key)
     for i = 1, #entries, 2 do
         local name, old = entries[i], decode(entries[i + 1])
-        if old and (dead[old[holder]] or (full and old[holder] == node and not kept[name])) then
+        local of_nobody = old and redis.call('HEXISTS', KEYS[2], old[holder] or '') == 0
+        if old and (of_nobody or dead[old[holder]] or (full and old[holder] == node and not kept[name])) then
             redis.call('HDEL', key, name)
         end
     end
@@ -103,9 +111,9 @@ local function forget(key, is_over)
     end
 end
 if full or any_dead then
+    forget(KEYS[2], function(old) return old.state == 'offline' end)
     sweep(KEYS[3], 'owner', kept_streams)
     sweep(KEYS[4], 'node', kept_legs)
-    forget(KEYS[2], function(old) return old.state == 'offline' end)
     forget(KEYS[6], function() return true end)
 end
 

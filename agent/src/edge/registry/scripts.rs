@@ -85,7 +85,7 @@ impl Scripts {
         call.arg(u8::from(manner.full)).arg(u8::from(manner.release)).arg(&delta.node);
         call.arg(delta.set_streams.len());
         for stream in &delta.set_streams {
-            call.arg(stream.stream.as_str()).arg(stream.since.0).arg(json(stream)?);
+            call.arg(stream.stream.as_str()).arg(json(stream)?);
         }
         call.arg(delta.remove_streams.len());
         for name in &delta.remove_streams {
