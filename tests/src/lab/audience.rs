@@ -70,7 +70,8 @@ impl Audience {
     /// # Errors
     /// When a reader gets nothing.
     pub async fn gather(lab: &Lab, each: PerCamera) -> Result<Self> {
-        let streams: Vec<String> = lab.cameras.iter().map(|camera| camera.name.clone()).collect();
+        let published = lab.cameras.iter().map(|camera| camera.name.clone());
+        let streams: Vec<String> = published.chain(lab.pulled.iter().map(|camera| camera.name.clone())).collect();
         let mut truth = Vec::new();
         for stream in &streams {
             truth.push((stream.clone(), lab.record_camera(stream).await?));

@@ -18,6 +18,7 @@ pub mod node;
 pub mod prober;
 pub mod process;
 pub mod programs;
+pub mod pulled_camera;
 pub mod python;
 pub mod reader;
 pub mod redis;
@@ -37,6 +38,7 @@ use address::Loopback;
 use balancer::Balancer;
 use camera::{Camera, CameraKind};
 use node::{Node, Settings};
+use pulled_camera::PulledCamera;
 use reader::ReconnectingReader;
 use redis::{Keeps, Redis};
 use wait::{PATIENCE, wait_for};
@@ -53,6 +55,7 @@ pub struct Builder {
     ingestion: usize,
     distribution: usize,
     cameras: Vec<CameraKind>,
+    pulled: Vec<CameraKind>,
     redis: Option<Keeps>,
     server: Option<ServerBinary>,
     settings: Settings,
@@ -77,6 +80,14 @@ impl Builder {
     #[must_use]
     pub fn cameras(mut self, kinds: impl Into<Vec<CameraKind>>) -> Self {
         self.cameras = kinds.into();
+        self
+    }
+
+    /// Cameras of these kinds that wait to be pulled (none), named as those that publish, and numbered after them. No
+    /// node pulls them before [`Lab::pull`].
+    #[must_use]
+    pub fn pulled(mut self, kinds: impl Into<Vec<CameraKind>>) -> Self {
+        self.pulled = kinds.into();
         self
     }
 
@@ -151,8 +162,13 @@ impl Builder {
         let (ingestion, distribution) = (servers(Role::Ingestion), servers(Role::Distribution));
         let balancer = Balancer::start(&mut loopback, ingestion, distribution, folder.path(), &logs).await?;
         let token = shared.token.clone();
-        let mut lab = Lab { cameras: Vec::new(), balancer, nodes, redis, server, token, folder };
+        let mut lab = Lab { cameras: Vec::new(), pulled: Vec::new(), balancer, nodes, redis, server, token, folder };
         lab.wait_whole().await?;
+        let published = self.cameras.len();
+        for (index, kind) in self.pulled.into_iter().enumerate() {
+            let name = format!("cam{}", published + index + 1);
+            lab.pulled.push(PulledCamera::start(&name, kind, lab.folder.path(), &logs).await?);
+        }
         for (index, kind) in self.cameras.into_iter().enumerate() {
             let to = lab.balancer.ingest.to_string();
             lab.cameras.push(Camera::start(&format!("cam{}", index + 1), kind, &to, &logs)?);
@@ -167,6 +183,7 @@ impl Builder {
 pub struct Lab {
     // In the order in which they are stopped.
     pub cameras: Vec<Camera>,
+    pub pulled: Vec<PulledCamera>,
     pub balancer: Balancer,
     pub nodes: Vec<Node>,
     pub redis: Option<Redis>,
@@ -184,6 +201,7 @@ impl Lab {
             ingestion: 1,
             distribution: 3,
             cameras: Vec::new(),
+            pulled: Vec::new(),
             redis: Some(Keeps::Nothing),
             server: None,
             settings: Settings::default(),
@@ -218,11 +236,48 @@ impl Lab {
         self.nodes.iter().filter(move |node| node.role == role)
     }
 
-    /// What the camera sends: a plain reader at its ingestion node, which no drain of a distribution node touches.
+    /// Makes an ingestion node pull a camera, as an operator would: by a path of MediaMTX.
+    ///
+    /// # Errors
+    /// When there is no such node or camera, or MediaMTX refuses.
+    pub async fn pull(&self, node: &NodeId, camera: &str) -> Result<()> {
+        let known = self.pulled.iter().find(|pulled| pulled.name == camera);
+        let url = known.with_context(|| format!("no camera {camera} waits to be pulled"))?.url();
+        let api = self.node(node)?.server.at.api;
+        let path = serde_json::json!({ "source": url, "rtspTransport": "tcp" });
+        let add = agent::client().post(format!("http://{api}/v3/config/paths/add/{camera}")).json(&path);
+        add.send().await?.error_for_status().with_context(|| format!("{node} does not take the path {camera}"))?;
+        Ok(())
+    }
+
+    /// Waits until every node sees a stream owned, by this node, and delivering.
+    ///
+    /// # Errors
+    /// When that is not so in time.
+    pub async fn wait_owned(&self, stream: &str, owner: &NodeId, bound: Duration) -> Result<()> {
+        for node in &self.nodes {
+            let what = format!("{} to see {stream} flow at {owner}", node.id);
+            wait_for(what, bound, async || -> Result<()> {
+                let streams = node.agent.streams().await?;
+                let mut of_stream = streams.iter().filter(|s| s.stream.name.as_str() == stream);
+                let owns = |s: &mtxfleet_wire::StreamView| s.node == *owner && s.stream.owned && s.stream.flowing;
+                ensure!(of_stream.any(owns), "streams: {streams:?}");
+                Ok(())
+            })
+            .await?;
+        }
+        Ok(())
+    }
+
+    /// What the camera sends: a plain reader at the camera itself where it waits to be pulled, else at its ingestion
+    /// node, which no drain of a distribution node touches.
     ///
     /// # Errors
     /// When no ingestion node owns the stream.
     pub async fn record_camera(&self, stream: &str) -> Result<ReconnectingReader> {
+        if let Some(camera) = self.pulled.iter().find(|camera| camera.name == stream) {
+            return Ok(ReconnectingReader::start(&camera.url()));
+        }
         Ok(ReconnectingReader::start(&self.url_at_owner(stream).await?))
     }
 
