@@ -289,3 +289,81 @@ fn limits_without_end_are_no_overflow() {
     script.on(10, Input::Packets(&id("1")));
     assert_eq!(script.machine.state(), State::Live);
 }
+
+impl Script {
+    /// An order to bridge, or to come back from a bridge.
+    fn owner(&mut self, at: u64, reason: MoveReason, leg: &str, candidates: &[(&str, bool)]) -> Vec<String> {
+        let legs = vec![LegNotice { reason, ..named(leg, candidates) }];
+        self.event(at, EventKind::DrainMove(MoveOrder { drain: id("d1"), node: id("a"), legs }))
+    }
+
+    /// The leg that was opened takes over.
+    fn takes_over(&mut self, at: u64, leg: &str) -> Vec<String> {
+        assert_eq!(self.on(at, Input::Opened(&id(leg))), [""; 0]);
+        assert_eq!(self.on(at, Input::Packets(&id(leg))), [""; 0]);
+        self.on(at, Input::Covered(&id(leg)))
+    }
+
+    /// Bridges to `b` with leg 2.
+    fn bridged() -> Self {
+        let mut script = Self::live(LIMITS);
+        assert_eq!(script.owner(10, MoveReason::OwnerChanges, "1", &[("b", true)]), ["open 2 b (b:554)"]);
+        assert_eq!(script.takes_over(20, "2"), ["close 1", "moved d1 1 to 2 at b"]);
+        script
+    }
+
+    fn cancelled(&mut self, at: u64) -> Vec<String> {
+        self.event(at, EventKind::DrainCancelled { drain: id("d1"), why: String::new() })
+    }
+}
+
+#[test]
+fn a_bridge_goes_to_the_new_owner_and_nowhere_else() {
+    let mut script = Script::live(LIMITS);
+    assert_eq!(script.owner(10, MoveReason::OwnerChanges, "1", &[("b", true)]), ["open 2 b (b:554)"]);
+    assert_eq!(script.refused(20, "2"), ["close 2", "failed d1 1: b (b:554): no"], "not through the stable URL");
+    let mut behind = Script::live(Limits { via: Via::StableUrl, ..LIMITS });
+    let told = behind.owner(10, MoveReason::OwnerChanges, "1", &[("b", true)]);
+    assert_eq!(told, ["failed d1 1: the camera's new owner cannot be reached through the stable URL"]);
+    assert_eq!(behind.machine.state(), State::Live);
+}
+
+#[test]
+fn a_bridge_is_left_as_ordered_and_then_it_is_over() {
+    let mut script = Script::bridged();
+    let back = script.owner(30, MoveReason::OwnerChanged, "2", &[("c", false), ("d", false)]);
+    assert_eq!(back, ["open 3 c (c:554)"]);
+    assert_eq!(script.takes_over(40, "3"), ["close 2", "moved d1 2 to 3 at c"]);
+    assert_eq!(script.cancelled(50), [""; 0]);
+    assert_eq!(script.on(400_000, Input::Tick), [""; 0]);
+}
+
+#[test]
+fn a_bridge_that_nobody_orders_back_ends_with_its_drain_or_after_a_while() {
+    let mut script = Script::bridged();
+    assert_eq!(script.on(30_000, Input::Tick), [""; 0]);
+    assert_eq!(script.cancelled(31_000), [""; 0]);
+    assert_eq!(script.on(31_100, Input::Tick), ["open 3 stable URL"]);
+    assert_eq!(script.refused(31_200, "3"), ["close 3"]);
+    assert_eq!(script.on(31_300, Input::Tick), [""; 0], "not at once again");
+    assert_eq!(script.on(42_000, Input::Tick), ["open 4 stable URL"]);
+    assert_eq!(script.takes_over(42_100, "4"), ["close 2"]);
+    assert_eq!(script.on(400_000, Input::Tick), [""; 0]);
+
+    let mut forgotten = Script::bridged();
+    assert_eq!(forgotten.on(200_000, Input::Tick), ["open 3 stable URL"]);
+}
+
+#[test]
+fn a_camera_that_was_sent_elsewhere_is_reported_when_it_delivers_again() {
+    let mut script = Script::live(LIMITS);
+    let legs = vec![LegNotice { reason: MoveReason::CameraLeaves, ..named("1", &[]) }];
+    let notice = DrainNotice { drain: id("d1"), node: id("a"), deadline: UnixMillis(0), legs };
+    assert_eq!(script.event(10, EventKind::DrainNotice(notice)), ["acknowledge d1 1"]);
+    assert_eq!(script.ended(9_000, "1"), ["open 2 stable URL"]);
+    assert_eq!(script.on(9_100, Input::Opened(&id("2"))), [""; 0]);
+    assert_eq!(script.on(9_200, Input::Packets(&id("2"))), ["returned d1 1 as 2"]);
+    assert_eq!(script.ended(20_000, "2"), ["open 3 stable URL"]);
+    script.on(20_100, Input::Opened(&id("3")));
+    assert_eq!(script.on(20_200, Input::Packets(&id("3"))), [""; 0], "that was something else");
+}

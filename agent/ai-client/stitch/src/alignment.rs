@@ -78,6 +78,19 @@ pub(crate) fn search(output: &[Mark], leg: &[Mark], max_skew: Duration, min_run:
     }
 }
 
+/// The same for a leg whose numbers are those of another one, with these offsets: one more relay of a camera that was
+/// pulled anew. So it is placed also where its content says nothing, such as silence.
+pub(crate) fn shares_numbers(output: &[Mark], leg: &[Mark], offsets: Offsets, max_skew: Duration) -> bool {
+    let near = |ours: &Mark, theirs: &Mark| ours.received.abs_diff(theirs.received) <= max_skew;
+    let shifted = leg.iter().map(|mark| Mark {
+        time: mark.time + offsets.time,
+        first_seq: mark.first_seq + offsets.seq,
+        last_seq: mark.last_seq + offsets.seq,
+        ..*mark
+    });
+    same_packets(output, &shifted.collect::<Vec<_>>(), near)
+}
+
 /// A unit with the same numbers, time, length and (where still kept) content.
 fn same_packets(output: &[Mark], leg: &[Mark], near: impl Fn(&Mark, &Mark) -> bool) -> bool {
     let by_time: HashMap<i64, &Mark> = output.iter().map(|mark| (mark.time, mark)).collect();

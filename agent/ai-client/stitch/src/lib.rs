@@ -15,8 +15,9 @@
 //!
 //! 1. Packets of a leg are grouped into **access units**, all packets with one timestamp. Connections are TCP, so a jump
 //!    in the sequence numbers is a loss on that leg; a unit with a hole never comes out.
-//! 2. A new leg's **place** is found from units equal in number, time and content to what was emitted, or, where a relay
-//!    renumbers, from a run of equal pictures with equal spacing that fits one place only.
+//! 2. A new leg's **place** is found from units equal in number, time and content to what was emitted (in output's numbers
+//!    or, where a camera was pulled anew, in another leg's), or, where a relay renumbers, from a run of equal pictures
+//!    with equal spacing that fits one place only.
 //! 3. The leg that holds the last emitted unit, **followed without a gap** by another, gives the next one. Decode order is
 //!    the order on a leg; a timestamp is a name (with B-frames it runs backwards).
 //! 4. When every leg is past a hole at the same place, the **loss is declared**, to the packet.

@@ -227,7 +227,13 @@ impl Track {
             output.extend(leg.marks(codec));
         }
         let waiting: Vec<Mark> = self.legs[at].marks(codec).collect();
-        let found = alignment::search(&output, &waiting, self.limits.max_skew, self.limits.min_run);
+        let as_another = self.numbered_as_another(at).into_iter().find(|offsets| {
+            offsets.seq_steady && alignment::shares_numbers(&output, &waiting, *offsets, self.limits.max_skew)
+        });
+        let found = match as_another {
+            Some(offsets) => Search::Proven(offsets),
+            None => alignment::search(&output, &waiting, self.limits.max_skew, self.limits.min_run),
+        };
         if let Search::Proven(offsets) = found {
             let waiting = |leg: &&LegTrack| leg.front().is_some();
             let numbers_hold = self.legs.iter().filter(waiting).all(|leg| leg.numbers_hold(&self.history));
@@ -238,6 +244,23 @@ impl Track {
             }
         }
         found
+    }
+
+    /// The offsets that a leg would have if its numbers were those of another one, for each other that has a place. The
+    /// two may have been unwrapped to different multiples of what numbers and timestamps wrap at.
+    fn numbered_as_another(&self, at: usize) -> Vec<Offsets> {
+        let Some((seq, time)) = self.legs[at].assembler.last() else { return Vec::new() };
+        let whole_turns = |from: i64, to: i64, turn: i64| (to - from + turn / 2).div_euclid(turn) * turn;
+        let others = self.legs.iter().filter(|leg| leg.key != self.legs[at].key);
+        let same = others.filter_map(|leg| {
+            let (offsets, (their_seq, their_time)) = (leg.offsets()?, leg.assembler.last()?);
+            Some(Offsets {
+                time: offsets.time + whole_turns(time, their_time, 1 << 32),
+                seq: offsets.seq + whole_turns(seq, their_seq, 1 << 16),
+                seq_steady: offsets.seq_steady,
+            })
+        });
+        same.filter(|offsets| *offsets != Offsets::SAME).collect()
     }
 
     /// Places a leg that has units and found no proof, once the other legs bring nothing any more or the wait is over.
