@@ -3,6 +3,8 @@
 //! Each program in `src/bin` prints its [`Figure`]s on standard output, one JSON object a line, and its progress on
 //! standard error. `make bench` runs them all and puts the lines into `target/bench.json`.
 
+use std::time::Duration;
+
 use serde::Serialize;
 
 /// One measured figure. What is unknown or has no peer is `null`.
@@ -36,4 +38,17 @@ impl Figure {
     pub fn print(&self) {
         println!("{}", serde_json::to_string(self).expect("numbers and text"));
     }
+}
+
+/// Time this thread spent on a core, so that a busy machine does not count: first field of Linux' schedstat, in
+/// nanoseconds. It is brought up to date when the thread yields.
+///
+/// # Panics
+/// Elsewhere than on Linux.
+#[must_use]
+pub fn cpu_time() -> Duration {
+    std::thread::yield_now();
+    let schedstat = std::fs::read_to_string("/proc/thread-self/schedstat").expect("Linux' /proc is mounted");
+    let nanos = schedstat.split_whitespace().next().and_then(|field| field.parse().ok());
+    Duration::from_nanos(nanos.expect("schedstat begins with a number"))
 }

@@ -1,50 +1,61 @@
 //! `mtxfleet simulate`: a scaling policy on weeks of virtual time, beside its peers' rules.
 
 mod keys;
+mod report;
+mod schedules;
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use mtxfleet_leader::distribution_orchestrator;
 use mtxfleet_leader::engine::{Engine, Metric, Policy};
-use mtxfleet_leader::simulation::frontier::{Frontier, sweep};
+use mtxfleet_leader::simulation::frontier::{Frontier, sweep, with_reserve};
 use mtxfleet_leader::simulation::picture::{self, Picture};
 use mtxfleet_leader::simulation::rules::{Fixed, Hpa, Own, TargetTracking};
-use mtxfleet_leader::simulation::{Outcome, Rule, Trace, World, clairvoyant, run, run_from};
+use mtxfleet_leader::simulation::{Outcome, Trace, World, clairvoyant, run, run_from};
+use mtxfleet_leader::{distribution_orchestrator, ingestion_orchestrator};
+use report::Report;
 
 use super::output::say;
-use super::table::Table;
 use crate::config::units;
 
-/// Shares of viewer-seconds over capacity at which frontiers are compared.
-const LEVELS: [f64; 2] = [0.0005, 0.0001];
+/// What the frontier sweeps: what the engine keeps free (see [`with_reserve`]), and the target of its peers.
+const RESERVES: [f64; 25] = [
+    -0.4, -0.35, -0.3, -0.25, -0.2, -0.15, -0.1, -0.06, -0.03, 0.0, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5, 2.0, 2.5, 3.0,
+    4.0, 5.0, 6.0, 8.0, 10.0,
+];
+const TARGETS: [f64; 21] =
+    [1.4, 1.3, 1.2, 1.1, 1.05, 1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.65, 0.6, 0.55, 0.5, 0.45, 0.4, 0.35, 0.3, 0.25];
 
-/// What the frontier sweeps: headroom for the engine, the target for its peers.
-const HEADROOMS: [f64; 18] =
-    [-0.3, -0.2, -0.1, -0.05, 0.0, 0.03, 0.06, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0, 1.5, 2.0];
-const TARGETS: [f64; 15] = [1.1, 1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.65, 0.6, 0.55, 0.5, 0.45, 0.4, 0.3];
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum SimulatedRole {
+    Ingestion,
+    Distribution,
+}
 
 #[derive(Debug, clap::Args)]
 pub struct Simulate {
-    /// A policy as a TOML file of the keys that --set takes.
+    /// Whose policy, and what the load is: cameras, or viewers and workers.
+    #[arg(long, value_enum, default_value = "distribution")]
+    role: SimulatedRole,
+    /// A policy as a TOML file of the keys that --set takes, and of [[schedules]].
     #[arg(long, value_name = "FILE")]
     policy: Option<PathBuf>,
-    /// One key of the policy, e.g. --set headroom=0.3; comes after the file. `--set help` lists them.
+    /// One key of the policy, e.g. --set spare=2; comes after the file. `--set help` lists them.
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
-    /// Readers over time, lines of SECONDS,READERS, instead of generated weeks.
+    /// Load over time, lines of SECONDS,READERS[,BANDWIDTH[,CPU]], instead of generated weeks.
     #[arg(long, value_name = "FILE")]
     csv: Option<PathBuf>,
-    /// Makes the generated weeks.
-    #[arg(long, default_value_t = 1)]
-    seed: u64,
+    /// Makes the generated weeks; a range, e.g. 1-10, compares frontiers for each seed.
+    #[arg(long, default_value = "1")]
+    seed: String,
     /// Generated weeks: 1-3 are there to tune on, 4-6 to report.
     #[arg(long, default_value = "4-6")]
     weeks: String,
-    /// Readers in the evening of a good day, flash crowds not counted.
-    #[arg(long, default_value_t = 800.0)]
-    peak: f64,
+    /// Readers in the evening of a good day, flash crowds not counted (800); cameras when all are installed (300).
+    #[arg(long)]
+    peak: Option<f64>,
     /// From a node's launch to its first reader.
     #[arg(long, default_value = "90s", value_parser = units::duration)]
     lead: Duration,
@@ -66,6 +77,9 @@ pub struct Simulate {
     /// Draw a picture of it.
     #[arg(long, value_name = "FILE")]
     svg: Option<PathBuf>,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
 }
 
 impl Simulate {
@@ -73,78 +87,137 @@ impl Simulate {
         if self.set.iter().any(|set| set == "help") {
             return say(keys::help(&self.base_policy()));
         }
-        let (trace, what) = self.trace()?;
-        let policy = self.policy()?;
-        let world = World {
-            lead: self.lead,
-            lag: self.lag,
-            drain: self.drain,
-            per_node: policy.metrics[0].per_node,
-            min: policy.min,
-            max: policy.max,
-        };
-        let own = |policy: Policy| Engine::new(policy).map(Own::new).expect("checked when it was read");
-        let peak_nodes = world.nodes_for(trace.peak());
+        let seeds = range("--seed", &self.seed, 1_000_000)?;
+        if seeds.clone().count() > 1 {
+            return self.seeds(seeds);
+        }
+        let (trace, what) = self.trace(*seeds.start())?;
+        let policy = self.policy(&trace)?;
+        let world = self.world(&policy);
+        let peak = world.needed(&trace).into_iter().fold(0.0, f64::max);
+        let peak_nodes = world.nodes_for(peak);
+        let hpa = &mut Hpa::new(self.target, world.min, world.max);
+        let aws = &mut TargetTracking::new(self.target, world.min, world.max);
         let rows: Vec<(String, Outcome)> = vec![
-            (format!("mtxfleet, headroom {}", policy.headroom), run(&trace, &world, &mut own(policy.clone()))),
-            (format!("HPA's rule, target {}", self.target), run(&trace, &world, &mut self.hpa(&world, self.target))),
-            (format!("AWS target tracking, {}", self.target), run(&trace, &world, &mut self.aws(&world, self.target))),
+            (format!("mtxfleet, {} spare", policy.spare), run(&trace, &world, &mut own(policy.clone()))),
+            (format!("HPA's rule, target {}", self.target), run(&trace, &world, hpa)),
+            (format!("AWS target tracking, {}", self.target), run(&trace, &world, aws)),
             (format!("fixed for the peak, {peak_nodes}"), run_from(peak_nodes, &trace, &world, &mut Fixed)),
             ("clairvoyant".to_owned(), clairvoyant::run(&trace, &world)),
         ];
-        let lead = units::show_duration(self.lead);
-        say(format!("{what}, peak {:.0}; {} readers a node, lead {lead}\n\n", trace.peak(), world.per_node))?;
-        say(self.table(&rows))?;
-
-        let frontiers = if self.frontier { self.frontiers(&policy, &trace, &world) } else { Vec::new() };
-        if self.frontier {
-            say(format!("\nCost at equal service, in times the clairvoyant's node-hours:\n\n{}", levels(&frontiers)))?;
-            say(format!("\nThe points swept:\n\n{}", points(&frontiers)))?;
+        let frontiers = if self.frontier { frontiers(&policy, &trace, &world) } else { Vec::new() };
+        let report = Report {
+            what: &what,
+            unit: self.unit(),
+            peak: trace.peak(),
+            world: &world,
+            price: self.price,
+            rows: &rows,
+            frontiers: &frontiers,
+        };
+        if self.json {
+            say(report.json()? + "\n")?;
+        } else {
+            say(report.text())?;
         }
         if let Some(file) = &self.svg {
             let picture = Picture { trace: &trace, world: &world, rows: &rows, frontiers: &frontiers, what: &what };
             std::fs::write(file, picture::draw(&picture))
                 .with_context(|| format!("cannot write {}", file.display()))?;
-            say(format!("\n{} is drawn\n", file.display()))?;
+            if !self.json {
+                say(format!("\n{} is drawn\n", file.display()))?;
+            }
         }
         Ok(())
     }
 
-    fn trace(&self) -> anyhow::Result<(Trace, String)> {
+    /// One line for each seed: how the frontiers compare.
+    fn seeds(&self, seeds: std::ops::RangeInclusive<u64>) -> anyhow::Result<()> {
+        anyhow::ensure!(self.csv.is_none(), "--seed with a range makes weeks: take --csv away");
+        anyhow::ensure!(self.svg.is_none() && !self.json, "--svg and --json show one seed: give --seed one number");
+        let mut table = report::seeds();
+        for seed in seeds {
+            let (trace, _) = self.trace(seed)?;
+            let policy = self.policy(&trace)?;
+            let world = self.world(&policy);
+            let swept = |at: f64| Box::new(own(with_reserve(&policy, at))) as _;
+            let own = sweep(("mtxfleet", "reserve"), &RESERVES, &trace, &world, swept);
+            let hpa = hpas(&trace, &world);
+            report::seed(&mut table, seed, &own, &hpa);
+        }
+        say(table)
+    }
+
+    fn world(&self, policy: &Policy) -> World {
+        let per_node = |wanted: [Metric; 2]| policy.metrics.iter().find(|rule| wanted.contains(&rule.metric));
+        World {
+            lead: self.lead,
+            lag: self.lag,
+            drain: self.drain,
+            per_node: per_node([Metric::Readers, Metric::Cameras]).map_or(f64::INFINITY, |rule| rule.per_node),
+            bandwidth_per_node: per_node([Metric::Outbound, Metric::Inbound])
+                .map_or(f64::INFINITY, |rule| rule.per_node),
+            min: policy.min,
+            // A schedule may ask for more than the policy's most; the world lets it.
+            max: policy
+                .schedules
+                .iter()
+                .filter_map(|schedule| schedule.max.max(schedule.min))
+                .fold(policy.max, u32::max),
+        }
+    }
+
+    fn unit(&self) -> &'static str {
+        match self.role {
+            SimulatedRole::Ingestion => "cameras",
+            SimulatedRole::Distribution => "readers",
+        }
+    }
+
+    fn trace(&self, seed: u64) -> anyhow::Result<(Trace, String)> {
         if let Some(file) = &self.csv {
             let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
             let trace = Trace::from_csv(&text).with_context(|| format!("{} is no trace", file.display()))?;
             return Ok((trace, file.display().to_string()));
         }
-        let range = self.weeks.split_once('-').unwrap_or((&self.weeks, &self.weeks));
-        let weeks = range.0.trim().parse::<u32>().ok().zip(range.1.trim().parse::<u32>().ok());
-        let Some((first, last)) = weeks.filter(|(first, last)| 1 <= *first && first <= last && *last <= 52) else {
-            anyhow::bail!("--weeks {}: write for example 4-6, within 1 to 52", self.weeks);
-        };
-        if !(1.0..=1e7).contains(&self.peak) {
-            anyhow::bail!("--peak {}: write a number of readers, from 1 to 10000000", self.peak);
+        let weeks = range("--weeks", &self.weeks, 52)?;
+        let (first, last) = (*weeks.start() as u32, *weeks.end() as u32);
+        let usual = if self.role == SimulatedRole::Ingestion { 300.0 } else { 800.0 };
+        let peak = self.peak.unwrap_or(usual);
+        if !(1.0..=1e7).contains(&peak) {
+            anyhow::bail!("--peak {peak}: write a number of {}, from 1 to 10000000", self.unit());
         }
-        let what = format!("generated weeks {first} to {last} of seed {}", self.seed);
-        Ok((Trace::weeks(self.seed, first..=last, self.peak), what))
+        let what = format!("generated weeks {first} to {last} of seed {seed}");
+        let trace = match self.role {
+            SimulatedRole::Ingestion => Trace::cameras(seed, first..=last, peak),
+            SimulatedRole::Distribution => Trace::weeks(seed, first..=last, peak),
+        };
+        Ok((trace, what))
     }
 
-    /// The distribution cluster's defaults, as far as readers alone tell.
+    /// The role's defaults, with the world's lead and lag.
     fn base_policy(&self) -> Policy {
-        let mut policy = distribution_orchestrator::policy();
-        policy.metrics.retain(|rule| rule.metric == Metric::Readers);
-        policy.cpu_limit = None;
+        let mut policy = match self.role {
+            SimulatedRole::Ingestion => ingestion_orchestrator::policy(),
+            SimulatedRole::Distribution => distribution_orchestrator::policy(),
+        };
         policy.lead.assumed = self.lead;
         policy.lead.lag = self.lag;
         policy
     }
 
-    fn policy(&self) -> anyhow::Result<Policy> {
+    /// As far as the trace has figures for it: what a trace never says would be missing for ever.
+    fn policy(&self, trace: &Trace) -> anyhow::Result<Policy> {
         let mut policy = self.base_policy();
         let mut errors = Vec::new();
         if let Some(file) = &self.policy {
             let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
             let table: toml::Table = text.parse().with_context(|| format!("{} is no valid TOML", file.display()))?;
             for (key, value) in &table {
+                if key == "schedules" {
+                    schedules::read(value).map_or_else(|why| errors.push(why), |read| policy.schedules = read);
+                    continue;
+                }
                 let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
                 errors.extend(keys::set(&mut policy, key, &text).err());
             }
@@ -152,12 +225,15 @@ impl Simulate {
         for set in &self.set {
             match set.split_once('=') {
                 Some((key, value)) => errors.extend(keys::set(&mut policy, key.trim(), value.trim()).err()),
-                None => errors.push(format!("--set {set}: write KEY=VALUE, for example headroom=0.3")),
+                None => errors.push(format!("--set {set}: write KEY=VALUE, for example spare=2")),
             }
         }
         errors.extend(policy.errors().iter().map(ToString::to_string));
         if !(0.05..=2.0).contains(&self.target) {
             errors.push(format!("--target {}: write a share of what a node carries, from 0.05 to 2", self.target));
+        }
+        if !(0.0..=1e6).contains(&self.price) {
+            errors.push(format!("--price {}: write what a node costs an hour, from 0 to 1000000", self.price));
         }
         for (flag, value) in [("--lead", self.lead), ("--lag", self.lag), ("--drain", self.drain)] {
             if value > Duration::from_secs(86_400) {
@@ -165,134 +241,44 @@ impl Simulate {
             }
         }
         anyhow::ensure!(errors.is_empty(), "the policy cannot be used:\n  {}", errors.join("\n  "));
+        if trace.bandwidth.is_none() {
+            policy.metrics.retain(|rule| matches!(rule.metric, Metric::Readers | Metric::Cameras));
+        }
+        policy.cpu_limit = policy.cpu_limit.filter(|_| trace.cpu.is_some());
         Ok(policy)
     }
-
-    fn hpa(&self, world: &World, target: f64) -> Hpa {
-        Hpa::new(target, world.per_node, world.min, world.max)
-    }
-
-    fn aws(&self, world: &World, target: f64) -> TargetTracking {
-        TargetTracking::new(target, world.per_node, world.min, world.max)
-    }
-
-    fn frontiers(&self, policy: &Policy, trace: &Trace, world: &World) -> Vec<Frontier> {
-        let own = |headroom: f64, gain: f64, more: u32| -> Box<dyn Rule> {
-            let mut policy = Policy { headroom, spare: policy.spare + f64::from(more), ..policy.clone() };
-            policy.lead.gain = gain;
-            Box::new(Engine::new(policy).map(Own::new).expect("checked when it was read"))
-        };
-        let gain = policy.lead.gain;
-        vec![
-            sweep(("mtxfleet", "headroom"), &HEADROOMS, trace, world, |at| own(at, gain, 0)),
-            sweep(("mtxfleet without slope", "headroom"), &HEADROOMS, trace, world, |at| own(at, 0.0, 0)),
-            sweep(("mtxfleet, one spare more", "headroom"), &HEADROOMS, trace, world, |at| own(at, gain, 1)),
-            sweep(("HPA's rule", "target"), &TARGETS, trace, world, |at| Box::new(self.hpa(world, at))),
-            sweep(("AWS target tracking", "target"), &TARGETS, trace, world, |at| Box::new(self.aws(world, at))),
-        ]
-    }
-
-    fn table(&self, rows: &[(String, Outcome)]) -> Table {
-        let node_hours = |named: &str| rows.iter().find(|row| row.0.starts_with(named)).map_or(0.0, |r| r.1.node_hours);
-        let (bound, fixed) = (node_hours("clairvoyant"), node_hours("fixed"));
-        let mut table = Table::new(&[
-            "RULE",
-            "NODE-HOURS",
-            "X CLAIRVOYANT",
-            "SAVED AGAINST FIXED",
-            "OVER CAPACITY",
-            "VIEWER-S OVER",
-            "LAUNCHES",
-            "DRAINS",
-            "CANCELLED",
-            "MOVED",
-        ]);
-        for (name, outcome) in rows {
-            let saved = fixed - outcome.node_hours;
-            table.row(vec![
-                name.clone(),
-                format!("{:.0}", outcome.node_hours),
-                format!("{:.2}", outcome.node_hours / bound),
-                format!("{:.0} ({:.0} %)", saved * self.price, saved / fixed * 100.0),
-                format!("{:.1} min", outcome.over_seconds / 60.0),
-                format!("{:.4} %", outcome.over_share() * 100.0),
-                outcome.launches.to_string(),
-                outcome.drains.to_string(),
-                outcome.cancelled.to_string(),
-                format!("{:.0}", outcome.moved),
-            ]);
-        }
-        table
-    }
 }
 
-fn levels(frontiers: &[Frontier]) -> Table {
-    let heading = LEVELS.map(|level| format!("AT {} % OVER", level * 100.0));
-    let mut table = Table::new(&["RULE", &heading[0], &heading[1]]);
-    for frontier in frontiers {
-        let cell = |level: f64| match frontier.at(level) {
-            Some(point) => format!("{:.2} ({} {:.2})", point.cost, frontier.setting, point.setting),
-            None => "not within what was swept".to_owned(),
-        };
-        table.row(vec![frontier.name.to_owned(), cell(LEVELS[0]), cell(LEVELS[1])]);
-    }
-    table
+fn own(policy: Policy) -> Own {
+    Engine::new(policy).map(Own::new).expect("checked when it was read")
 }
 
-fn points(frontiers: &[Frontier]) -> Table {
-    let mut table = Table::new(&["RULE", "SETTING", "X CLAIRVOYANT", "VIEWER-S OVER"]);
-    for frontier in frontiers {
-        for point in &frontier.points {
-            table.row(vec![
-                frontier.name.to_owned(),
-                format!("{} {}", frontier.setting, point.setting),
-                format!("{:.3}", point.cost),
-                format!("{:.4} %", point.over * 100.0),
-            ]);
-        }
+fn hpas(trace: &Trace, world: &World) -> Frontier {
+    sweep(("HPA's rule", "target"), &TARGETS, trace, world, |at| Box::new(Hpa::new(at, world.min, world.max)))
+}
+
+fn frontiers(policy: &Policy, trace: &Trace, world: &World) -> Vec<Frontier> {
+    let mut blind = policy.clone();
+    blind.lead.gain = 0.0;
+    let aws = |at: f64| Box::new(TargetTracking::new(at, world.min, world.max)) as _;
+    let with = |policy: &Policy, at: f64| Box::new(own(with_reserve(policy, at))) as _;
+    vec![
+        sweep(("mtxfleet", "reserve"), &RESERVES, trace, world, |at| with(policy, at)),
+        sweep(("mtxfleet without slope", "reserve"), &RESERVES, trace, world, |at| with(&blind, at)),
+        hpas(trace, world),
+        sweep(("AWS target tracking", "target"), &TARGETS, trace, world, aws),
+    ]
+}
+
+/// `4-6`, or `4` alone.
+fn range(flag: &str, text: &str, most: u64) -> anyhow::Result<std::ops::RangeInclusive<u64>> {
+    let (first, last) = text.split_once('-').unwrap_or((text, text));
+    let numbers = first.trim().parse::<u64>().ok().zip(last.trim().parse::<u64>().ok());
+    match numbers.filter(|(first, last)| 1 <= *first && first <= last && *last <= most) {
+        Some((first, last)) => Ok(first..=last),
+        None => anyhow::bail!("{flag} {text}: write for example 4 or 4-6, within 1 to {most}"),
     }
-    table
 }
 
 #[cfg(test)]
-mod tests {
-    use clap::Parser;
-
-    use super::*;
-
-    #[derive(Debug, Parser)]
-    struct Line {
-        #[command(flatten)]
-        simulate: Simulate,
-    }
-
-    fn line(words: &[&str]) -> Simulate {
-        Line::try_parse_from(std::iter::once(&"simulate").chain(words)).expect("parsed").simulate
-    }
-
-    #[test]
-    fn a_policy_file_comes_before_the_flags_and_all_that_is_wrong_is_said_at_once() {
-        let file = tempfile::NamedTempFile::new().expect("made");
-        std::fs::write(file.path(), "headroom = 0.5\ndown_window = \"5m\"\nspare = 2\n").expect("written");
-        let name = file.path().to_str().expect("text");
-        let policy = line(&["--policy", name, "--set", "headroom=0.1"]).policy().expect("good");
-        assert_eq!((policy.headroom, policy.spare, policy.down_window.as_secs()), (0.1, 2.0, 300));
-
-        std::fs::write(file.path(), "headrom = 0.5\nmin = 9\nmax = 3\n").expect("written");
-        let error =
-            line(&["--policy", name, "--set", "gain", "--target", "9"]).policy().expect_err("wrong").to_string();
-        for part in ["headrom", "--set gain", "9 is above max, 3", "--target 9"] {
-            assert!(error.contains(part), "{part} in {error}");
-        }
-    }
-
-    #[test]
-    fn weeks_and_csv_that_make_no_sense_are_refused() {
-        for wrong in ["0-3", "4-3", "x", "1-60"] {
-            assert!(line(&["--weeks", wrong]).trace().is_err(), "{wrong}");
-        }
-        assert!(line(&["--csv", "/nowhere/at/all.csv"]).trace().is_err());
-        assert!(line(&["--peak", "NaN"]).trace().is_err());
-        assert_eq!(line(&["--weeks", "2"]).trace().expect("one week").0.readers.len(), 120_960);
-    }
-}
+mod tests;

@@ -13,7 +13,7 @@ use std::hint::black_box;
 use std::time::Duration;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use mtxfleet_benches::Figure;
+use mtxfleet_benches::{Figure, cpu_time};
 use mtxfleet_stitch::{Codec, Output, RtpPacket, Stitch, StitchConfig, TrackConfig, TrackId};
 
 const PAYLOAD: usize = 1_200;
@@ -57,15 +57,6 @@ fn main() {
             .beside("plain forwarding, same run", theirs.round())
             .print();
     }
-}
-
-/// Time this thread spent on a core, so that a busy machine does not count: first field of Linux' schedstat, in
-/// nanoseconds. It is brought up to date when the thread yields.
-fn cpu_time() -> Duration {
-    std::thread::yield_now();
-    let schedstat = std::fs::read_to_string("/proc/thread-self/schedstat").expect("Linux' /proc is mounted");
-    let nanos = schedstat.split_whitespace().next().and_then(|field| field.parse().ok());
-    Duration::from_nanos(nanos.expect("schedstat begins with a number"))
 }
 
 fn median(values: &mut [f64]) -> f64 {

@@ -1,6 +1,6 @@
 //! The cheapest that could be done by one who knows the future, with the same lead and the same drain.
 
-use super::{Outcome, Trace, World};
+use super::{Outcome, Trace, World, over};
 
 /// Never over capacity, at the least cost.
 ///
@@ -12,7 +12,8 @@ pub fn run(trace: &Trace, world: &World) -> Outcome {
     let step = trace.step.as_secs_f64();
     let steps = |time: std::time::Duration| (time.as_secs_f64() / step).ceil() as usize;
     let (lead, drain) = (steps(world.lead), steps(world.drain));
-    let needed: Vec<u32> = trace.readers.iter().map(|readers| world.nodes_for(*readers)).collect();
+    let worth = world.needed(trace);
+    let needed: Vec<u32> = worth.iter().map(|worth| world.nodes_for(*worth)).collect();
     let most = needed.iter().copied().max().unwrap_or_default();
     let mut outcome = Outcome { paid: vec![0; needed.len()], serving: vec![0; needed.len()], ..Outcome::default() };
     for layer in 1..=most {
@@ -49,8 +50,8 @@ pub fn run(trace: &Trace, world: &World) -> Outcome {
             leave(&mut outcome, trace, last, drain);
         }
     }
-    for (readers, serving) in trace.readers.iter().zip(&outcome.serving) {
-        let over = (readers - f64::from(*serving) * world.per_node).max(0.0);
+    for ((readers, worth), serving) in trace.readers.values.iter().zip(&worth).zip(&outcome.serving) {
+        let over = over(*readers, *worth, *serving);
         outcome.viewer_seconds += readers * step;
         outcome.over_viewer_seconds += over * step;
         outcome.over_seconds += if over > 0.0 { step } else { 0.0 };
@@ -64,7 +65,7 @@ fn leave(outcome: &mut Outcome, trace: &Trace, last: usize, drain: usize) {
     let end = (last + drain).min(outcome.paid.len());
     fill(&mut outcome.paid, last..end);
     outcome.drains += 1;
-    outcome.moved += trace.readers[last] / f64::from(outcome.serving[last] + 1);
+    outcome.moved += trace.readers.values[last] / f64::from(outcome.serving[last] + 1);
 }
 
 fn fill(nodes: &mut [u32], range: std::ops::Range<usize>) {

@@ -79,4 +79,19 @@ impl Frontier {
         }
         None
     }
+
+    /// At each point on the peer's own frontier, what this rule costs in times the peer's cost; `setting` is the peer's.
+    /// Points that this rule does not reach, and those that are off the peer's frontier, are left out.
+    #[must_use]
+    pub fn against(&self, peer: &Self) -> Vec<Point> {
+        let on_frontier = |point: &&Point| {
+            let better = |other: &Point| other.cost <= point.cost && other.over < point.over;
+            point.over > NONE_OVER && !peer.points.iter().any(better)
+        };
+        let compare = |point: &Point| {
+            let own = self.at(point.over)?;
+            Some(Point { cost: own.cost / point.cost, ..*point })
+        };
+        peer.points.iter().filter(on_frontier).filter_map(compare).collect()
+    }
 }

@@ -25,7 +25,7 @@ const HEIGHT: f64 = 760.0;
 
 /// One colour a row, and a frontier the colour of its rule.
 const COLOURS: [&str; 5] = ["#2f6fdd", "#d9480f", "#b8860b", "#8a94a6", "#2b8a3e"];
-const FRONTIER_COLOURS: [&str; 5] = [COLOURS[0], "#8fb4f0", "#7048c6", COLOURS[1], COLOURS[2]];
+const FRONTIER_COLOURS: [&str; 4] = [COLOURS[0], "#8fb4f0", COLOURS[1], COLOURS[2]];
 
 /// A rectangle of the picture with a scale on each side.
 #[derive(Debug, Clone, Copy)]
@@ -88,7 +88,8 @@ fn row<'a>(picture: &Picture<'a>, named: &str) -> Option<&'a (String, Outcome)> 
 fn headline(svg: &mut String, picture: &Picture<'_>) {
     let (Some((_, own)), Some((_, fixed))) = (picture.rows.first(), row(picture, "fixed")) else { return };
     let saved = (1.0 - own.node_hours / fixed.node_hours.max(f64::MIN_POSITIVE)) * 100.0;
-    let title = format!("mtxfleet pays {saved:.0} % less than a cluster fixed for the peak");
+    let (by, which) = if saved < 0.0 { (-saved, "more") } else { (saved, "less") };
+    let title = format!("mtxfleet pays {by:.0} % {which} than a cluster fixed for the peak");
     text(svg, (40.0, 42.0), "font-size=\"24\" font-weight=\"bold\"", &title);
     let World { per_node, lead, .. } = picture.world;
     let below = format!(
@@ -107,7 +108,7 @@ fn day(svg: &mut String, picture: &Picture<'_>) {
     else {
         return;
     };
-    let readers = &picture.trace.readers;
+    let readers = &picture.world.needed(picture.trace);
     let step = picture.trace.step.as_secs_f64();
     let a_day = ((86_400.0 / step) as usize).min(readers.len());
     let peak = (0..readers.len()).max_by(|a, b| readers[*a].total_cmp(&readers[*b])).unwrap_or_default();
@@ -138,7 +139,7 @@ fn day(svg: &mut String, picture: &Picture<'_>) {
     for chunk in shown.clone().step_by(thin) {
         let end = (chunk + thin).min(shown.end);
         let high = readers[chunk..end].iter().copied().fold(0.0, f64::max);
-        area.push((time(chunk), panel.y(high / picture.world.per_node)));
+        area.push((time(chunk), panel.y(high)));
     }
     area.push((panel.left + panel.width, panel.y(0.0)));
     path(svg, &area, "fill=\"#d5dbe6\" stroke=\"none\"");

@@ -6,7 +6,7 @@ use std::time::Duration;
 use mtxfleet_wire::Mono;
 
 use super::{Rule, Seen, Wish};
-use crate::engine::{Decision, Engine, Load, Outcome, Snapshot};
+use crate::engine::{Decision, Engine, Load, Metric, MetricRule, Outcome, Snapshot};
 
 /// mtxfleet's own engine, as the agents run it.
 #[derive(Debug)]
@@ -30,12 +30,26 @@ impl Own {
 
 impl Rule for Own {
     fn wish(&mut self, now: Mono, seen: Seen) -> Wish {
+        let policy = self.engine.policy();
+        if policy.dry_run {
+            return Wish::default();
+        }
+        let load = |rule: &MetricRule| {
+            let figure = match rule.metric {
+                Metric::Readers | Metric::Cameras => seen.readers,
+                Metric::Inbound | Metric::Outbound => seen.bandwidth,
+            };
+            let missing = if figure.is_none() { (seen.serving + seen.draining).max(1) } else { 0 };
+            Load { known: figure.unwrap_or_default(), missing }
+        };
         let snapshot = Snapshot {
             serving: seen.serving,
             launching: seen.launching,
             draining: seen.draining,
             cancellable: seen.draining,
-            loads: vec![Load { known: seen.readers, missing: 0 }],
+            loads: policy.metrics.iter().map(load).collect(),
+            cpu: seen.cpu.map(|cpu| (cpu / f64::from(seen.serving.max(1))).min(1.0)),
+            wall: seen.wall,
             ..Snapshot::default()
         };
         let decision = self.engine.decide(now, &snapshot);
@@ -56,11 +70,12 @@ fn towards(desired: u32, seen: Seen) -> Wish {
 }
 
 /// Kubernetes' Horizontal Pod Autoscaler with its defaults: every 15 s, tolerance 0.1, 300 s window down, at most double
-/// or 4 more at once; pods that are not ready count as 0 on the way up and not at all on the way down.
+/// or 4 more at once; pods that are not ready count as 0 on the way up and not at all on the way down; the largest over the
+/// metrics, and nothing shrinks while one of them cannot be had.
 /// Source: kubernetes.io, "Horizontal Pod Autoscaling", algorithm details.
 #[derive(Debug)]
 pub struct Hpa {
-    target_readers: f64,
+    target: f64,
     wished: VecDeque<(Mono, u32)>,
     next: Mono,
     min: u32,
@@ -72,23 +87,26 @@ impl Hpa {
     const WINDOW: Duration = Duration::from_secs(300);
     const TOLERANCE: f64 = 0.1;
 
-    /// `target` is the share of a node's readers aimed at.
+    /// `target` is the share aimed at of what a node carries.
     #[must_use]
-    pub fn new(target: f64, per_node: f64, min: u32, max: u32) -> Self {
-        Self { target_readers: target * per_node, wished: VecDeque::new(), next: Mono::default(), min, max }
+    pub fn new(target: f64, min: u32, max: u32) -> Self {
+        Self { target, wished: VecDeque::new(), next: Mono::default(), min, max }
     }
 
     fn recommend(&self, seen: Seen) -> u32 {
         let size = seen.serving + seen.launching;
         let ready = f64::from(seen.serving.max(1));
-        let ratio = seen.readers / ready / self.target_readers;
+        let ratio = seen.worth / ready / self.target;
         if (ratio - 1.0).abs() <= Self::TOLERANCE {
             return size;
         }
         if ratio < 1.0 {
+            if seen.incomplete {
+                return size;
+            }
             return (ratio * ready - 1e-9).ceil() as u32;
         }
-        let with_launching = seen.readers / f64::from(size.max(1)) / self.target_readers;
+        let with_launching = seen.worth / f64::from(size.max(1)) / self.target;
         if with_launching <= 1.0 + Self::TOLERANCE {
             return size;
         }
@@ -117,7 +135,7 @@ impl Rule for Hpa {
 /// and the two alarms it makes.
 #[derive(Debug)]
 pub struct TargetTracking {
-    target_readers: f64,
+    target: f64,
     next: Mono,
     sum: f64,
     samples: u32,
@@ -130,23 +148,26 @@ pub struct TargetTracking {
 impl TargetTracking {
     const PERIOD: Duration = Duration::from_secs(60);
 
-    /// `target` is the share of a node's readers aimed at.
+    /// `target` is the share aimed at of what a node carries.
     #[must_use]
-    pub fn new(target: f64, per_node: f64, min: u32, max: u32) -> Self {
+    pub fn new(target: f64, min: u32, max: u32) -> Self {
         let next = Mono(Self::PERIOD);
-        Self { target_readers: target * per_node, next, sum: 0.0, samples: 0, above: 0, below: 0, min, max }
+        Self { target, next, sum: 0.0, samples: 0, above: 0, below: 0, min, max }
     }
 }
 
 impl Rule for TargetTracking {
     fn wish(&mut self, now: Mono, seen: Seen) -> Wish {
-        self.sum += seen.readers / f64::from(seen.serving.max(1));
-        self.samples += 1;
-        if now < self.next {
+        // What is missing is no data point, and moves no alarm.
+        if !seen.incomplete {
+            self.sum += seen.worth / f64::from(seen.serving.max(1));
+            self.samples += 1;
+        }
+        if now < self.next || self.samples == 0 {
             return Wish::default();
         }
         self.next = now + Self::PERIOD;
-        let ratio = self.sum / f64::from(self.samples) / self.target_readers;
+        let ratio = self.sum / f64::from(self.samples) / self.target;
         (self.sum, self.samples) = (0.0, 0);
         self.above = if ratio > 1.0 { self.above + 1 } else { 0 };
         self.below = if ratio < 0.9 { self.below + 1 } else { 0 };

@@ -1,34 +1,80 @@
-//! Readers over time: made from a seed, or read from a CSV.
+//! Load over time: made from a seed, or read from a CSV ([`super::csv`]).
 
+use std::ops::Range;
 use std::time::Duration;
 
-/// A week of readers that a seed makes, or what an operator measured.
+use mtxfleet_wire::UnixMillis;
+
+/// A figure of the whole cluster over time.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Series {
+    /// What was there, one figure a step.
+    pub values: Vec<f64>,
+    /// Steps at which nobody said so, in order.
+    pub unknown: Vec<Range<usize>>,
+}
+
+/// What a trace can have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Column {
+    Readers,
+    Bandwidth,
+    Cpu,
+}
+
+/// A week that a seed makes, or what an operator measured.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Trace {
     pub step: Duration,
-    /// One figure a step.
-    pub readers: Vec<f64>,
+    /// Wall time of the first step.
+    pub start: UnixMillis,
+    /// Readers; cameras, for the ingestion cluster.
+    pub readers: Series,
+    /// Bits per second: outbound, or inbound for the ingestion cluster.
+    pub bandwidth: Option<Series>,
+    /// In nodes' worth: 2.5 keeps all cores of two nodes and a half busy.
+    pub cpu: Option<Series>,
 }
 
 /// The step that everything is simulated in.
 pub const STEP: Duration = Duration::from_secs(5);
 
-/// A year, so that a wrong column of a CSV cannot take all memory.
-const MOST_STEPS: usize = 366 * 24 * 720;
+/// Generated weeks, and seconds that are no Unix time, begin on a Monday: 2026-01-05, 00:00 UTC.
+pub const MONDAY: UnixMillis = UnixMillis(1_767_571_200_000);
 
 const WEEK: f64 = 7.0 * 86_400.0;
 
-/// Why a CSV is no trace.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum TraceError {
-    #[error("line {line}: {text:?} is not \"SECONDS,READERS\"; write for example \"60,120\"")]
-    NotTwoNumbers { line: usize, text: String },
-    #[error("line {line}: its time is not later than the one before; sort the lines by time")]
-    NotLater { line: usize },
-    #[error("a trace needs two lines at least")]
-    TooShort,
-    #[error("longer than a year; the first column is seconds")]
-    TooLong,
+impl Column {
+    pub const ALL: [Self; 3] = [Self::Readers, Self::Bandwidth, Self::Cpu];
+}
+
+impl std::fmt::Display for Column {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Readers => "readers",
+            Self::Bandwidth => "bandwidth",
+            Self::Cpu => "cpu",
+        })
+    }
+}
+
+impl From<Vec<f64>> for Series {
+    fn from(values: Vec<f64>) -> Self {
+        Self { values, unknown: Vec::new() }
+    }
+}
+
+impl Series {
+    /// What is said at each step; `None` where nobody does.
+    #[must_use]
+    pub fn said(&self) -> Vec<Option<f64>> {
+        let mut said: Vec<Option<f64>> = self.values.iter().copied().map(Some).collect();
+        for steps in &self.unknown {
+            let end = steps.end.min(said.len());
+            said[steps.start.min(end)..end].fill(None);
+        }
+        said
+    }
 }
 
 impl Trace {
@@ -36,67 +82,31 @@ impl Trace {
     /// in whatever company.
     #[must_use]
     pub fn weeks(seed: u64, weeks: impl Iterator<Item = u32>, peak: f64) -> Self {
-        let readers = weeks.flat_map(|week| one_week(&mut Random::new(seed, week), peak)).collect();
-        Self { step: STEP, readers }
+        Self::of(weeks.flat_map(|week| one_week(&mut Random::new(seed, week), peak)).collect())
     }
 
-    /// Lines of `SECONDS,READERS`, times rising; a first line that holds no number is a heading. Between two lines the
-    /// readers go straight from one figure to the other.
-    ///
-    /// # Errors
-    /// The first line that cannot be read.
-    pub fn from_csv(text: &str) -> Result<Self, TraceError> {
-        let mut points: Vec<(f64, f64)> = Vec::new();
-        for (at, line) in text.lines().enumerate() {
-            let line = line.trim();
-            if line.is_empty() || line.starts_with('#') {
-                continue;
-            }
-            let numbers = line.split_once(',').and_then(|(time, readers)| {
-                let (time, readers) = (time.trim().parse::<f64>().ok()?, readers.trim().parse::<f64>().ok()?);
-                (time.is_finite() && readers.is_finite() && readers >= 0.0).then_some((time, readers))
-            });
-            let heading = points.is_empty() && at == 0 && !line.starts_with(|c: char| c.is_ascii_digit() || c == '-');
-            match numbers {
-                Some(point) if points.last().is_some_and(|last| point.0 <= last.0) => {
-                    return Err(TraceError::NotLater { line: at + 1 });
-                }
-                Some(point) => points.push(point),
-                None if heading => {}
-                None => {
-                    let text = line.chars().take(80).collect();
-                    return Err(TraceError::NotTwoNumbers { line: at + 1, text });
-                }
-            }
-        }
-        let (Some(first), Some(last)) = (points.first(), points.last()) else { return Err(TraceError::TooShort) };
-        let steps = (last.0 - first.0) / STEP.as_secs_f64();
-        if points.len() < 2 {
-            return Err(TraceError::TooShort);
-        }
-        if steps > MOST_STEPS as f64 {
-            return Err(TraceError::TooLong);
-        }
-        let (start, mut next) = (first.0, 1);
-        let figure = |step: usize| {
-            let time = start + step as f64 * STEP.as_secs_f64();
-            while next + 1 < points.len() && points[next].0 < time {
-                next += 1;
-            }
-            let ((t0, r0), (t1, r1)) = (points[next - 1], points[next]);
-            r0 + (r1 - r0) * ((time - t0) / (t1 - t0)).clamp(0.0, 1.0)
-        };
-        Ok(Self { step: STEP, readers: (0..=steps as usize).map(figure).collect() })
+    /// Of readers alone.
+    #[must_use]
+    pub fn of(readers: Vec<f64>) -> Self {
+        Self { step: STEP, start: MONDAY, readers: readers.into(), bandwidth: None, cpu: None }
+    }
+
+    /// The same for cameras: installed in batches, most of which stay; now and then a site loses its power, and comes back
+    /// at once.
+    #[must_use]
+    pub fn cameras(seed: u64, weeks: impl Iterator<Item = u32>, most: f64) -> Self {
+        let cameras = weeks.flat_map(|week| a_week_of_cameras(&mut Random::new(seed, week), most)).collect();
+        Self::of(cameras)
     }
 
     #[must_use]
     pub fn peak(&self) -> f64 {
-        self.readers.iter().copied().fold(0.0, f64::max)
+        self.readers.values.iter().copied().fold(0.0, f64::max)
     }
 
     #[must_use]
     pub fn seconds(&self) -> f64 {
-        self.readers.len() as f64 * self.step.as_secs_f64()
+        self.readers.values.len() as f64 * self.step.as_secs_f64()
     }
 }
 
@@ -156,6 +166,29 @@ fn one_week(random: &mut Random, peak: f64) -> Vec<f64> {
             let crowd: f64 = crowds.iter().map(|crowd| crowd.readers(time)).sum();
             let mean = base * (1.0 + mood) + crowd;
             (mean + mean.max(0.0).sqrt() * single).max(0.0).round()
+        })
+        .collect()
+}
+
+/// From six tenths of `most` to all of it over the week, in batches on working days; ten cuts of a twentieth to a fifth.
+fn a_week_of_cameras(random: &mut Random, most: f64) -> Vec<f64> {
+    let batches: Vec<(f64, f64)> = (0..25)
+        .map(|at| {
+            let day = f64::from(at / 5);
+            ((day * 24.0 + random.between(8.0, 17.0)) * 3_600.0, most * 0.016)
+        })
+        .collect();
+    let cuts: Vec<(f64, f64, f64)> = (0..10)
+        .map(|_| (random.between(0.0, WEEK), random.between(60.0, 1_800.0), most * random.between(0.05, 0.2)))
+        .collect();
+    let step = STEP.as_secs_f64();
+    (0..(WEEK / step) as usize)
+        .map(|at| {
+            let time = at as f64 * step;
+            let installed: f64 = batches.iter().filter(|(from, _)| *from <= time).map(|(_, cameras)| cameras).sum();
+            let away = |(from, lasts, _): &&(f64, f64, f64)| (*from..from + lasts).contains(&time);
+            let cut: f64 = cuts.iter().filter(away).map(|(.., cameras)| cameras).sum();
+            (most * 0.6 + installed - cut).max(0.0).round()
         })
         .collect()
 }

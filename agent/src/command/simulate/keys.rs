@@ -37,11 +37,16 @@ macro_rules! time {
     };
 }
 
-static KEYS: [Key; 14] = [
+static KEYS: [Key; 18] = [
     number!("min", "nodes in service, at least", min),
     number!("max", "nodes in service, at most", max),
-    number!("per_node", "readers that one node carries", metrics[0].per_node),
-    number!("headroom", "share of the readers kept free on top of them", headroom),
+    number!("per_node", "readers, or cameras, that one node carries", metrics[0].per_node),
+    number!(
+        "bandwidth_per_node",
+        "bits a second that one node carries, where the load has bandwidth",
+        metrics[1].per_node
+    ),
+    number!("headroom", "share of the load kept free on top of it", headroom),
     number!("tolerance", "share by which the wanted size must differ", tolerance),
     time!("up_window", "more must be wanted this long before nodes are launched", up_window),
     time!("down_window", "less must be wanted all this time before a node is drained", down_window),
@@ -55,10 +60,29 @@ static KEYS: [Key; 14] = [
         },
         show: |policy| policy.grow_step.map_or_else(|| "none".to_owned(), |step| step.to_string()),
     },
-    number!("spare", "nodes on top of what the readers ask for", spare),
+    number!("spare", "nodes' worth of capacity kept free on top of all; also parts of a node", spare),
     number!("gain", "how much of the growth foreseen within the lead is provided for", lead.gain),
     time!("slope_window", "time over which the growth is measured", lead.window),
     number!("noise", "standard errors of the slope that count as noise", lead.noise),
+    time!("assumed_lag", "the age of figures that the policy reckons with; as --lag unless set", lead.lag),
+    Key {
+        name: "cpu_limit",
+        meaning: "mean share of all cores above which a fifth is launched, where the load has CPU; \"none\" for never",
+        set: |policy, text| {
+            policy.cpu_limit = if text == "none" { None } else { Some(policy_number(text)?) };
+            Ok(())
+        },
+        show: |policy| policy.cpu_limit.map_or_else(|| "none".to_owned(), |limit| limit.to_string()),
+    },
+    Key {
+        name: "dry_run",
+        meaning: "true: decide, and do nothing",
+        set: |policy, text| {
+            policy.dry_run = text.parse().map_err(|_| format!("{text:?} is neither true nor false"))?;
+            Ok(())
+        },
+        show: |policy| policy.dry_run.to_string(),
+    },
     time!("assumed_lead", "the lead that the policy reckons with; as --lead unless set", lead.assumed),
 ];
 
