@@ -6,4 +6,5 @@ pub mod command;
 pub mod config;
 pub mod edge;
 pub mod event_loop;
+pub mod local_cloud;
 pub mod node;

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use mtxfleet::command::{agent, check_config, drain, relay, render, simulate, status, streams, undrain};
+use mtxfleet::command::{agent, check_config, drain, local_cloud, relay, render, simulate, status, streams, undrain};
 use mtxfleet::config::ConfigErrors;
 
 /// Takes MediaMTX servers out of service without losing one video frame.
@@ -26,6 +26,8 @@ enum Command {
     Render(render::Render),
     /// Try a scaling policy on weeks of virtual time, beside its peers.
     Simulate(simulate::Simulate),
+    /// Start and end nodes on this machine, as a cloud's autoscaling groups do.
+    LocalCloud(local_cloud::LocalCloud),
     /// Check a configuration file, and say everything that is wrong with it.
     CheckConfig(check_config::CheckConfig),
 }
@@ -42,6 +44,7 @@ async fn main() -> ExitCode {
         Command::Relay(relay) => relay.run().await,
         Command::Render(render) => render.run(),
         Command::Simulate(simulate) => simulate.run(),
+        Command::LocalCloud(cloud) => cloud.run().await,
         Command::CheckConfig(check) => check.run(),
     };
     match done {

@@ -19,6 +19,8 @@ pub mod plan;
 pub mod plan_checker;
 
 pub mod cloud;
+pub mod ending;
+pub mod growing;
 
 pub mod simulation;
 

@@ -4,6 +4,7 @@ pub mod agent;
 pub mod api;
 pub mod check_config;
 pub mod drain;
+pub mod local_cloud;
 pub mod output;
 pub mod relay;
 pub mod render;

@@ -2,6 +2,7 @@
 //! out `Effect`s; it makes no decision about the fleet.
 
 pub mod clock;
+pub mod cloud;
 pub mod collectors;
 pub mod gossip;
 pub mod http;

@@ -1,0 +1,47 @@
+//! How the local cloud misbehaves when it is told to, for tests and for trying a fleet out.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::Refusal;
+
+/// Set as a whole by `PUT /v1/faults`; what is not given is off.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Faults {
+    /// So many calls fail (500).
+    pub fail: u32,
+    /// And then so many are answered 429.
+    pub throttle: u32,
+    /// Listings miss half of the instances, and say so.
+    pub half_list: bool,
+    /// Nothing is launched, whatever is desired.
+    pub launch_nothing: bool,
+    /// Whatever is launched is launched twice.
+    pub launch_twice: bool,
+    /// No instance is ended, for this reason.
+    pub refuse_end: Option<String>,
+    /// Calls are carried out, and answered so much later.
+    pub answer_after_ms: u64,
+}
+
+impl Faults {
+    /// One call: fails while there are failures left.
+    pub(super) fn strike(&mut self) -> Result<(), Refusal> {
+        if self.fail > 0 {
+            self.fail -= 1;
+            return Err(Refusal::Failed);
+        }
+        if self.throttle > 0 {
+            self.throttle -= 1;
+            return Err(Refusal::Throttled);
+        }
+        Ok(())
+    }
+
+    #[must_use]
+    pub(super) fn delay(&self) -> Duration {
+        Duration::from_millis(self.answer_after_ms.min(60_000))
+    }
+}
