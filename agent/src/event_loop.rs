@@ -6,12 +6,15 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use mtxfleet_leader::cloud::CloudError;
 use mtxfleet_leader::election::LeaseAnswer;
+use mtxfleet_leader::growing::IntentAnswer;
 use mtxfleet_wire::{Control, DrainRefusal, DrainView, FleetEvent, MemberView, Role, Terms, WorkerReport};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::edge::clock::Clock;
+use crate::edge::cloud::{Answered, CloudHandle};
 use crate::edge::gossip::Gossip;
 use crate::edge::http::{EventFeed, HttpRequest, Snapshot};
 use crate::edge::load_balancer::{AgentCheck, Poll};
@@ -44,6 +47,8 @@ const LAST_LOOK: Duration = Duration::from_secs(1);
 pub struct Edges {
     pub gossip: Gossip,
     pub registry: Option<RegistryHandle>,
+    /// `None` where no cloud is configured.
+    pub cloud: Option<CloudHandle>,
     pub mediamtx: Arc<MediaMtx>,
     pub warmer: Warmer,
     pub let_go: LetGo,
@@ -64,6 +69,8 @@ pub struct Inbox {
     pub peers: mpsc::Receiver<Vec<crate::node::event::Peer>>,
     /// `None` where no registry is configured.
     pub registry: Option<mpsc::Receiver<RegistryEvent>>,
+    /// `None` where no cloud is configured.
+    pub cloud: Option<mpsc::Receiver<Answered>>,
     pub polls: mpsc::Receiver<Poll>,
     pub http: mpsc::Receiver<HttpRequest>,
     pub looks: mpsc::Receiver<Result<ServerSample, ServerProblem>>,
@@ -132,6 +139,7 @@ impl EventLoop {
                     Some(event) => event,
                     None => continue,
                 },
+                Some((number, answer)) = from_cloud(&mut inbox.cloud) => Event::CloudAnswered { number, answer },
                 Some(poll) = inbox.polls.recv() => Event::BalancerPolled { who: poll.who, word: poll.said },
                 Some(request) = inbox.http.recv() => self.of_http(request),
             };
@@ -168,6 +176,9 @@ impl EventLoop {
     fn show(&mut self) {
         let now = self.now();
         self.shown = Some(Instant::now());
+        if let Some(cloud) = &self.edges.cloud {
+            cloud.stats().launched(&self.node.take_launched());
+        }
         self.edges.snapshot.send_replace(Arc::new(Snapshot {
             node: self.node.member_view(now),
             fleet: self.node.fleet_view(now, &self.cluster),
@@ -229,6 +240,20 @@ impl EventLoop {
                     self.happened.push_back(Event::FencedWritten { number: writes.number, answer });
                 }
             },
+            Effect::Cloud(ask) => match &edges.cloud {
+                Some(cloud) => cloud.ask(ask),
+                None => {
+                    let answer = Err(CloudError::Failed("no cloud is configured".to_owned()));
+                    self.happened.push_back(Event::CloudAnswered { number: ask.number, answer });
+                }
+            },
+            Effect::Intent(order) => match &edges.registry {
+                Some(registry) => registry.intent(order),
+                None => {
+                    let answer = IntentAnswer::Unreachable("no registry is configured".to_owned());
+                    self.happened.push_back(Event::IntentAnswered { number: order.number, answer });
+                }
+            },
             Effect::SaveTerms(terms) => {
                 let saved = edges.terms_file.save(Some(terms)).await;
                 if let Err(error) = &saved {
@@ -271,6 +296,7 @@ impl EventLoop {
         match event {
             RegistryEvent::Reachable(reachable) => Some(Event::Registry { reachable }),
             RegistryEvent::Admission { drain, answer } => Some(Event::Admission { drain, answer }),
+            RegistryEvent::Intent { number, answer } => Some(Event::IntentAnswered { number, answer }),
             RegistryEvent::Lease { number, answer } => Some(Event::LeaseAnswered { number, answer }),
             RegistryEvent::Fenced { number, answer } => Some(Event::FencedWritten { number, answer }),
             RegistryEvent::WorkerReport(report) => Some(Event::WorkerReport { report, via: Via::Registry }),
@@ -360,6 +386,13 @@ fn announce(edges: &Edges, event: &FleetEvent) {
 fn complain<E: std::fmt::Display>(result: Result<(), E>) {
     if let Err(error) = result {
         tracing::warn!(%error, "not gossiped");
+    }
+}
+
+async fn from_cloud(cloud: &mut Option<mpsc::Receiver<Answered>>) -> Option<Answered> {
+    match cloud {
+        Some(answers) => answers.recv().await,
+        None => std::future::pending().await,
     }
 }
 

@@ -9,6 +9,7 @@
 pub mod balancers;
 pub mod carrying_out;
 pub mod claims;
+pub mod cloud;
 pub mod controls;
 pub mod decisions;
 pub mod draining;
@@ -37,6 +38,7 @@ use mtxfleet_wire::{
 use balancers::Balancers;
 use carrying_out::CarryingOut;
 use claims::Claims;
+use cloud::{Cloud, CloudSettings};
 use controls::Controls;
 use draining::Draining;
 use effect::{Effect, Pace};
@@ -78,6 +80,8 @@ pub struct Settings {
     pub leadership: LeadershipSettings,
     /// With the policy of this node's role; `None`: the fleet only reports and drains.
     pub orchestrator: Option<Orchestrator>,
+    /// `None`: no cloud, the fleet neither grows nor ends machines.
+    pub cloud: Option<CloudSettings>,
 }
 
 #[derive(Debug)]
@@ -96,6 +100,7 @@ pub struct Node {
     orchestrating: Orchestrating,
     carrying_out: CarryingOut,
     controls: Controls,
+    cloud: Option<Cloud>,
     said: Said,
     events_made: u64,
 }
@@ -136,6 +141,7 @@ impl Node {
             orchestrating: Orchestrating::new(settings.orchestrator.take()),
             carrying_out: CarryingOut::default(),
             controls: Controls::default(),
+            cloud: settings.cloud.map(|cloud| Cloud::new(cloud, &settings.facts)),
             said: Said::default(),
             events_made: 0,
             settings,
@@ -161,6 +167,8 @@ impl Node {
             Event::LeaseAnswered { number, answer } => self.leadership.answered(now, number, answer),
             // Who writes without waiting for the answer has it in the log of its edge.
             Event::FencedWritten { .. } => {}
+            Event::CloudAnswered { number, answer } => self.cloud_answered(now, number, answer, &mut effects),
+            Event::IntentAnswered { number, answer } => self.intent_answered(now, number, answer, &mut effects),
             Event::TermsSaved { terms, done } => self.leadership.saved(now, terms, done),
             Event::BalancerPolled { who, word } => self.balancers.polled(now.mono, who, word),
             Event::WorkerReport { report, via } => self.worker_reported(report, via, &mut effects),
@@ -175,6 +183,7 @@ impl Node {
         self.carry_out_plan(now, &mut effects);
         self.go_on_draining(now, &mut effects);
         self.lead(now, &mut effects);
+        self.use_cloud(now, &mut effects);
         self.publish(now, &mut effects);
         effects
     }

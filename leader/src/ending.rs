@@ -47,6 +47,12 @@ impl Ending {
         Self { instance, role, numbers: NUMBERS, asked: None, next: Mono(Duration::ZERO), failures: 0 }
     }
 
+    /// Whether an ask of this number is one of these.
+    #[must_use]
+    pub const fn asked_by(number: u64) -> bool {
+        number >= NUMBERS
+    }
+
     #[must_use]
     pub const fn instance(&self) -> &InstanceId {
         &self.instance

@@ -45,6 +45,12 @@ impl Orchestrator {
         self.steering().plan()
     }
 
+    /// See [`Steering::counts`].
+    #[must_use]
+    pub fn counts(&self, node: &NodeView) -> bool {
+        self.steering().counts(node)
+    }
+
     /// See [`Steering::adopt`].
     pub fn adopt(&mut self, plan: Plan) {
         self.steering_mut().adopt(plan);

@@ -13,6 +13,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::config::{Config, LogFormat, Secret};
 use crate::edge::clock::Clock;
+use crate::edge::cloud::CloudHandle;
 use crate::edge::gossip::{Gossip, GossipSettings};
 use crate::edge::http::{EventFeed, HttpServer, HttpSettings, Metrics, Snapshot};
 use crate::edge::load_balancer::{AgentCheck, AgentCheckSettings};
@@ -24,6 +25,7 @@ use crate::edge::system::MachineSampler;
 use crate::edge::webhook::{WebhookSettings, Webhooks};
 use crate::edge::{collectors, tls};
 use crate::event_loop::{Edges, EventLoop, Forwarder, Inbox, look_at_server};
+use crate::node::cloud::CloudSettings;
 use crate::node::effect::{BalancerWord, Pace};
 use crate::node::leadership::LeadershipSettings;
 use crate::node::{Node, Now, Settings};
@@ -70,6 +72,14 @@ async fn run(config: Config) -> anyhow::Result<()> {
                 wait_replicas: config.registry.wait_replicas,
             })?;
             (Some(handle), Some(events))
+        }
+        None => (None, None),
+    };
+    let (cloud, cloud_answers) = match &config.cloud {
+        Some(cloud) => {
+            let (handle, answers) = CloudHandle::new(&cloud.driver, &config.cluster.name, clock)?;
+            metrics.register_collector(handle.stats().collector());
+            (Some(handle), Some(answers))
         }
         None => (None, None),
     };
@@ -129,6 +139,7 @@ async fn run(config: Config) -> anyhow::Result<()> {
     let edges = Edges {
         gossip,
         registry,
+        cloud,
         mediamtx,
         warmer,
         let_go,
@@ -142,7 +153,7 @@ async fn run(config: Config) -> anyhow::Result<()> {
         machine: MachineSampler::new(config.mediamtx.recording_dir.clone()),
         forwarder,
     };
-    let inbox = Inbox { peers, registry: registry_events, polls, http, looks };
+    let inbox = Inbox { peers, registry: registry_events, cloud: cloud_answers, polls, http, looks };
     tracing::info!(
         node = %node_id, role = %config.node.role, cluster = %config.cluster.name, http = %server.address(), "agent started"
     );
@@ -184,6 +195,10 @@ fn node_settings(config: &Config, facts: NodeFacts, terms: Terms) -> Settings {
             lease_ttl: config.registry.lease_ttl,
         },
         orchestrator: config.orchestrator(),
+        cloud: config
+            .cloud
+            .as_ref()
+            .map(|cloud| CloudSettings { poll_every: cloud.poll_every, boot_deadline: cloud.boot_deadline }),
     }
 }
 

@@ -272,7 +272,8 @@ impl Node {
                     self.finish(record.clone(), effects);
                     self.change_state(now, NodeState::Offline, "drained", effects);
                     effects.push(Effect::Announce(self.event(now, EventKind::DrainEnded(Box::new(record)))));
-                    if self.settings.exit_when_drained {
+                    // An instance that ends itself has something to do yet, and its end is the agent's.
+                    if self.settings.exit_when_drained && !self.ends_itself() {
                         effects.push(Effect::Exit);
                     }
                 }
@@ -302,7 +303,7 @@ impl Node {
         effects.push(Effect::SetPace(Pace::Calm));
     }
 
-    fn come_back(&mut self, now: Now, why: &str, effects: &mut Vec<Effect>) {
+    pub(super) fn come_back(&mut self, now: Now, why: &str, effects: &mut Vec<Effect>) {
         self.balancers.come_back(now.mono);
         self.change_state(now, NodeState::Active, why, effects);
     }

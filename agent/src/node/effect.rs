@@ -6,7 +6,9 @@ use mtxfleet_wire::{
     NodeRecord, Role, StreamName, StreamRecord, StreamReport, WorkerReport,
 };
 
+use mtxfleet_leader::cloud::CloudAsk;
 use mtxfleet_leader::election::LeaseOrder;
+use mtxfleet_leader::growing::IntentOrder;
 use mtxfleet_wire::{Terms, TermsReport, Token};
 
 use super::draining::Saved;
@@ -54,6 +56,10 @@ pub enum Effect {
     Lease(LeaseOrder),
     /// Write to the registry as an orchestrator; [`super::event::Event::FencedWritten`] is the answer, always.
     WriteFenced(FencedWrites),
+    /// Call the cloud; [`super::event::Event::CloudAnswered`] is the answer, always.
+    Cloud(CloudAsk),
+    /// Read, write or drop an orchestrator's intent; [`super::event::Event::IntentAnswered`] is the answer, always.
+    Intent(IntentOrder),
     /// Write the terms to disk; [`super::event::Event::TermsSaved`] says whether they are there.
     SaveTerms(Terms),
     /// Gossip: what this node knows of the orchestrators' terms.

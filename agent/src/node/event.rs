@@ -1,7 +1,9 @@
 //! What the edges tell the node.
 
 pub use mtxfleet_leader::Peer;
+use mtxfleet_leader::cloud::{CloudAnswer, CloudError};
 use mtxfleet_leader::election::LeaseAnswer;
+use mtxfleet_leader::growing::IntentAnswer;
 use mtxfleet_wire::{ControlOrder, DrainId, DrainOrder, DrainRefusal, Terms, WorkerReport};
 
 use super::effect::BalancerWord;
@@ -35,6 +37,16 @@ pub enum Event {
     FencedWritten {
         number: u64,
         answer: FencedAnswer,
+    },
+    /// The answer to [`super::effect::Effect::Cloud`] with this number.
+    CloudAnswered {
+        number: u64,
+        answer: Result<CloudAnswer, CloudError>,
+    },
+    /// The answer to [`super::effect::Effect::Intent`] with this number.
+    IntentAnswered {
+        number: u64,
+        answer: IntentAnswer,
     },
     /// The answer to [`super::effect::Effect::SaveTerms`].
     TermsSaved {

@@ -129,7 +129,8 @@ impl Node {
             (None, false, false) => (Manner::Consider, DecisionEffect::GrowOnly),
         };
         let nodes = self.nodes_seen(&orchestrator, now);
-        let steered = orchestrator.steer(now.mono, now.wall, token.unwrap_or(NO_TERM), &nodes, None, manner);
+        let lead = self.measured_lead();
+        let steered = orchestrator.steer(now.mono, now.wall, token.unwrap_or(NO_TERM), &nodes, lead, manner);
         let seen = &steered.decision.inputs;
         let more = match steered.decision.outcome {
             Outcome::Grow { launch, .. } if epoch.is_none() => launch,
@@ -142,6 +143,8 @@ impl Node {
                 orchestrator.plan().map(|plan| Wish { size: plan.size, epoch: Some(plan.id.epoch) })
             }
         };
+        let size = self.orchestrating.wish.map(|wish| wish.size);
+        self.aim_growing(now, size, &nodes, |node| orchestrator.counts(node));
         let made =
             Made { role, by: &self.settings.id, epoch, at: now.wall, effect, metrics: &orchestrator.policy().metrics };
         self.orchestrating.log.take(&made, &steered);
@@ -170,7 +173,10 @@ impl Node {
             orchestrating: true,
         };
         let others = self.fleet.members().map(|member| Seen::member(member, now.mono));
-        orchestrator.nodes(others.chain([me]))
+        let mut nodes = orchestrator.nodes(others.chain([me]));
+        self.mark_kept(&mut nodes);
+        nodes.extend(self.launching_nodes(now));
+        nodes
     }
 
     /// Both orchestrators as this node sees them.

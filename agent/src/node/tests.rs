@@ -16,6 +16,8 @@ use super::leadership::LeadershipSettings;
 use super::sample::{PathSample, Protocol, SessionSample, SessionState};
 use super::*;
 
+mod cloud;
+
 const TICKET: Ticket = Ticket(1);
 
 fn id(text: &str) -> NodeId {
@@ -55,6 +57,7 @@ fn settings(role: Role) -> Settings {
             lease_ttl: Duration::from_secs(6),
         },
         orchestrator: None,
+        cloud: None,
     }
 }
 

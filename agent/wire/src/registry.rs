@@ -85,6 +85,13 @@ impl RegistryKeys {
         self.key(&format!("term:{role}"))
     }
 
+    /// Hash: `desired`, `from`, `at`, `epoch`, `run` of what a role's orchestrator is about to ask of the cloud. Written
+    /// before the call and removed after it, under the term only.
+    #[must_use]
+    pub fn intent(&self, role: crate::Role) -> String {
+        self.key(&format!("intent:{role}"))
+    }
+
     /// Pub/sub channel: [`crate::FleetEvent`].
     #[must_use]
     pub fn events(&self) -> String {

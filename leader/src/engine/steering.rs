@@ -120,6 +120,13 @@ impl Steering {
         Steered { decision, victims, plan }
     }
 
+    /// Whether the size that was decided on last counts this node: it serves or launches, and is not to go.
+    #[must_use]
+    pub fn counts(&self, node: &NodeView) -> bool {
+        let node = self.as_ordered(node, &self.drains_left(std::slice::from_ref(node)));
+        matches!(node.condition, Condition::Serving | Condition::Launching)
+    }
+
     /// A node that was told to drain is draining, also before it says so; one that drains by another's order stays so.
     fn as_ordered(&self, node: &NodeView, drains: &BTreeMap<NodeId, VictimReason>) -> NodeView {
         let ordered = drains.contains_key(&node.node);

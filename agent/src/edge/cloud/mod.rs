@@ -9,9 +9,12 @@
 
 mod exec;
 mod local;
+mod stats;
 
 #[cfg(test)]
 mod tests;
+
+use std::sync::Arc;
 
 use mtxfleet_leader::cloud::{CALL_WITHIN, CloudAnswer, CloudAsk, CloudCall, CloudError, Group};
 use mtxfleet_wire::{ClusterName, Role};
@@ -22,6 +25,7 @@ use crate::config::CloudDriver;
 use crate::edge::clock::Clock;
 use exec::Exec;
 use local::Local;
+pub use stats::CloudStats;
 
 /// Answers to calls that nobody has read yet.
 const ANSWERS_WAITING: usize = 64;
@@ -61,6 +65,7 @@ pub type Answered = (u64, Result<CloudAnswer, CloudError>);
 pub struct CloudHandle {
     driver: Driver,
     clock: Clock,
+    stats: Arc<CloudStats>,
     answers: mpsc::Sender<Answered>,
 }
 
@@ -85,18 +90,29 @@ impl CloudHandle {
             }
         };
         let (answers, receiver) = mpsc::channel(ANSWERS_WAITING);
-        Ok((Self { driver, clock, answers }, receiver))
+        Ok((Self { driver, clock, stats: Arc::default(), answers }, receiver))
     }
 
     /// The answer comes within [`CALL_WITHIN`].
     pub fn ask(&self, ask: CloudAsk) {
         let cloud = self.clone();
         tokio::spawn(async move {
-            let number = ask.number;
+            let (number, call) = (ask.number, ask.call.clone());
             let answer = cloud.call(ask).await;
+            cloud.stats.called(&call, &answer);
+            match &answer {
+                Err(error) => tracing::warn!(call = name(&call), %error, "the cloud did not do as asked"),
+                Ok(_) if call != CloudCall::Describe => tracing::info!(?call, "the cloud did as asked"),
+                Ok(_) => {}
+            }
             // An error means that the agent stops.
             _ = cloud.answers.send((number, answer)).await;
         });
+    }
+
+    #[must_use]
+    pub const fn stats(&self) -> &Arc<CloudStats> {
+        &self.stats
     }
 
     async fn call(&self, ask: CloudAsk) -> Result<CloudAnswer, CloudError> {

@@ -496,6 +496,7 @@ async fn every_metric_is_on_the_reference_page_and_named_by_the_conventions() {
     let metrics = Metrics::default();
     metrics.register_collector(serve::collector(Arc::default(), EventFeed::default()));
     metrics.register_collector(Arc::new(crate::edge::registry::RegistryStats::default()).collector());
+    metrics.register_collector(crate::edge::cloud::CloudStats::full().collector());
     let hook = crate::edge::webhook::WebhookSettings {
         url: "http://127.0.0.1:9/".parse().expect("a URL"),
         secret: format!("whsec_{}", "A".repeat(32)),

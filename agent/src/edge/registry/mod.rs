@@ -30,6 +30,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mtxfleet_leader::election::{LeaseAnswer, LeaseOrder};
+use mtxfleet_leader::growing::{IntentAnswer, IntentOrder};
 use mtxfleet_wire::{ClusterName, DrainId, FleetEvent, NodeId, RegistryKeys, Role, Token, WorkerReport};
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -93,6 +94,11 @@ pub enum RegistryEvent {
     Admission {
         drain: DrainId,
         answer: Admission,
+    },
+    /// To [`RegistryHandle::intent`], with the order's number.
+    Intent {
+        number: u64,
+        answer: IntentAnswer,
     },
     /// To [`RegistryHandle::lease`], with the order's number.
     Lease {
@@ -162,6 +168,16 @@ impl RegistryHandle {
         }
     }
 
+    /// Reads, writes or drops an orchestrator's intent, under its term; [`RegistryEvent::Intent`] is the answer, within
+    /// twice the time limit.
+    pub fn intent(&self, order: IntentOrder) {
+        let number = order.number;
+        if self.commands.try_send(Command::Intent(order)).is_err() {
+            let answer = IntentAnswer::Unreachable("too many orders to the registry are waiting".to_owned());
+            let _ = self.events.try_send(RegistryEvent::Intent { number, answer });
+        }
+    }
+
     /// Asks for a lease; [`RegistryEvent::Lease`] is the answer, always, within a third of the lease's TTL.
     pub fn lease(&self, order: LeaseOrder) {
         self.leases.ask(order);
@@ -210,6 +226,7 @@ impl RegistryHandle {
 #[derive(Debug)]
 enum Command {
     Admit(AdmitRequest),
+    Intent(IntentOrder),
     Release(NodeId),
     Fenced(FencedWrites),
     Announce(QueuedEvent),

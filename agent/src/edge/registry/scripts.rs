@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use mtxfleet_leader::growing::{Found, Intent, IntentAnswer, IntentAsk, IntentOrder};
 use mtxfleet_wire::{NodeId, RegistryKeys, SCHEMA};
 use redis::aio::MultiplexedConnection;
 use redis::{RedisResult, Script};
@@ -23,6 +24,7 @@ pub(super) struct Scripts {
     project: Script,
     admit: Script,
     fenced: Script,
+    intent: Script,
 }
 
 /// How a delta is to be applied.
@@ -66,6 +68,7 @@ impl Scripts {
             project: Script::new(include_str!("project.lua")),
             admit: Script::new(include_str!("admit.lua")),
             fenced: Script::new(include_str!("fenced.lua")),
+            intent: Script::new(include_str!("intent.lua")),
         }
     }
 
@@ -168,6 +171,39 @@ impl Scripts {
             Some("written") => Ok(FencedAnswer::Written),
             Some("superseded") => Ok(FencedAnswer::Superseded { epoch: epoch(&answer) }),
             _ => Err(odd("fenced write")),
+        }
+    }
+
+    /// `None`: it came too late. `not_after` as for [`Scripts::admit`].
+    pub(super) async fn intent(
+        &self,
+        connection: &mut MultiplexedConnection,
+        keys: &RegistryKeys,
+        order: &IntentOrder,
+        not_after: u64,
+    ) -> RedisResult<Option<IntentAnswer>> {
+        let mut call = self.intent.key(keys.term(order.role));
+        call.key(keys.intent(order.role)).arg(order.token.epoch).arg(order.token.run.to_string()).arg(not_after);
+        match &order.ask {
+            IntentAsk::Read => call.arg("read"),
+            IntentAsk::Write(intent) => call.arg("write").arg(intent.desired).arg(intent.from),
+            IntentAsk::Drop => call.arg("drop"),
+        };
+        let answer: Vec<String> = call.invoke_async(connection).await?;
+        let number = |at: usize| answer.get(at).and_then(|text| text.parse::<u64>().ok());
+        match answer.first().map(String::as_str) {
+            Some("done") => Ok(Some(IntentAnswer::Done)),
+            Some("fenced") => Ok(Some(IntentAnswer::Fenced)),
+            Some("none") => Ok(Some(IntentAnswer::Found(None))),
+            Some("late") => Ok(None),
+            Some("found") => {
+                let (Some(desired), Some(from), Some(age)) = (number(1), number(2), number(3)) else {
+                    return Err(odd("intent"));
+                };
+                let intent = Intent { desired: desired as u32, from: from as u32 };
+                Ok(Some(IntentAnswer::Found(Some(Found { intent, age: Duration::from_millis(age) }))))
+            }
+            _ => Err(odd("intent")),
         }
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use mtxfleet_leader::growing::{IntentAnswer, IntentOrder};
 use mtxfleet_wire::{DrainRefusal, NodeId, NodeRecord, NodeState, SCHEMA};
 use redis::aio::MultiplexedConnection;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -71,6 +72,14 @@ struct Up {
     seeds_due: Instant,
 }
 
+impl Up {
+    /// Redis's clock now, as far as it is known.
+    fn redis_ms(&self) -> u64 {
+        let (redis_ms, at) = self.clock;
+        redis_ms + at.elapsed().as_millis() as u64
+    }
+}
+
 impl Task {
     pub(super) fn new(
         link: Link,
@@ -120,6 +129,7 @@ impl Task {
     async fn order(&mut self, command: Command) {
         match command {
             Command::Admit(request) => self.admit(request).await,
+            Command::Intent(order) => self.intent(order).await,
             Command::Release(node) => {
                 self.admitted = false;
                 self.release = Some(node);
@@ -270,13 +280,39 @@ impl Task {
         Ok(())
     }
 
-    async fn admit(&mut self, request: AdmitRequest) {
-        // Whatever has been known for a moment decides: an answer to a connection attempt that is due now is one.
+    async fn intent(&mut self, order: IntentOrder) {
+        self.connect_if_due().await;
+        let result = match &mut self.state {
+            State::Down { why, .. } => Ok(Some(IntentAnswer::Unreachable(why.clone()))),
+            State::Up(up) => {
+                let not_after = up.redis_ms() + self.link.timeout.as_millis() as u64;
+                let call = self.scripts.intent(&mut up.connection, &self.link.keys, &order, not_after);
+                within(self.link.timeout, call).await
+            }
+        };
+        let answer = match result {
+            Ok(Some(answer)) => answer,
+            other => {
+                let problem = other.err().unwrap_or(Problem::Late);
+                let text = problem.to_string();
+                self.settle(Err(problem)).await;
+                IntentAnswer::Unreachable(text)
+            }
+        };
+        let _ = self.out.send(RegistryEvent::Intent { number: order.number, answer }).await;
+    }
+
+    /// Whatever has been known for a moment decides: an answer to a connection attempt that is due now is one.
+    async fn connect_if_due(&mut self) {
         if let State::Down { retry, .. } = &self.state
             && *retry <= Instant::now()
         {
             self.due().await;
         }
+    }
+
+    async fn admit(&mut self, request: AdmitRequest) {
+        self.connect_if_due().await;
         let result = match &mut self.state {
             State::Down { why, .. } => {
                 let answer = Admission::Unreachable(why.clone());
@@ -284,8 +320,7 @@ impl Task {
                 return;
             }
             State::Up(up) => {
-                let (redis_ms, at) = up.clock;
-                let not_after = redis_ms + (at.elapsed() + self.link.timeout).as_millis() as u64;
+                let not_after = up.redis_ms() + self.link.timeout.as_millis() as u64;
                 let call = self.scripts.admit(&mut up.connection, &self.link.keys, &request, not_after);
                 within(self.link.timeout, call).await
             }

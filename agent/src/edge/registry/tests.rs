@@ -350,6 +350,53 @@ async fn admission_is_given_again_to_the_same_drain_and_a_crashed_drainer_blocks
 }
 
 #[tokio::test]
+async fn an_intent_is_written_found_and_dropped_under_the_latest_term_only() {
+    use mtxfleet_leader::growing::{Intent, IntentAnswer, IntentAsk, IntentOrder};
+    use mtxfleet_wire::{RunId, Token};
+
+    let Some(redis) = TestRedis::start().await else { return };
+    let mut connection = redis.connection().await;
+    let (registry, mut events) = Registry::start(settings(redis.url())).expect("a URL");
+    let term = async |connection: &mut MultiplexedConnection, token: Token| {
+        let mut set = redis::cmd("HSET");
+        set.arg(keys().term(Role::Distribution)).arg("epoch").arg(token.epoch).arg("run").arg(token.run.to_string());
+        set.query_async::<()>(connection).await.expect("set");
+    };
+    let mut number = 0;
+    let mut ask = async |token: Token, ask: IntentAsk| {
+        number += 1;
+        registry.intent(IntentOrder { number, role: Role::Distribution, token, ask });
+        let answer = next(&mut events, |event| match event {
+            RegistryEvent::Intent { number, answer } => Some((number, answer)),
+            _ => None,
+        });
+        let (answered, answer) = answer.await;
+        assert_eq!(answered, number);
+        answer
+    };
+    let (first, second) = (Token { epoch: 7, run: RunId(1) }, Token { epoch: 8, run: RunId(2) });
+    let intent = Intent { desired: 4, from: 2 };
+    assert_eq!(ask(first, IntentAsk::Read).await, IntentAnswer::Fenced, "no term is known to Redis");
+    term(&mut connection, first).await;
+    assert_eq!(ask(first, IntentAsk::Read).await, IntentAnswer::Found(None));
+    assert_eq!(ask(first, IntentAsk::Write(intent.clone())).await, IntentAnswer::Done);
+    term(&mut connection, second).await;
+    for late in [IntentAsk::Read, IntentAsk::Write(Intent { desired: 9, from: 4 }), IntentAsk::Drop] {
+        assert_eq!(ask(first, late).await, IntentAnswer::Fenced);
+    }
+    let other_run = Token { run: RunId(3), ..second };
+    assert_eq!(ask(other_run, IntentAsk::Drop).await, IntentAnswer::Fenced);
+    let IntentAnswer::Found(Some(found)) = ask(second, IntentAsk::Read).await else { panic!("it is gone") };
+    assert_eq!(found.intent, intent);
+    assert!(found.age < LIMIT);
+    assert_eq!(ask(second, IntentAsk::Drop).await, IntentAnswer::Done);
+    assert_eq!(ask(second, IntentAsk::Read).await, IntentAnswer::Found(None));
+    redis.freeze();
+    assert!(matches!(ask(second, IntentAsk::Write(intent)).await, IntentAnswer::Unreachable(_)));
+    redis.thaw();
+}
+
+#[tokio::test]
 async fn an_admission_that_comes_too_late_is_void() {
     let Some(redis) = TestRedis::start().await else { return };
     let mut other = redis.connection().await;
