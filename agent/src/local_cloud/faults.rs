@@ -14,6 +14,8 @@ pub struct Faults {
     pub fail: u32,
     /// And then so many are answered 429.
     pub throttle: u32,
+    /// The number of desired instances cannot be set (500).
+    pub fail_desired: bool,
     /// Listings miss half of the instances, and say so.
     pub half_list: bool,
     /// Nothing is launched, whatever is desired.

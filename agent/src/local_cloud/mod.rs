@@ -180,6 +180,7 @@ impl Cloud {
         let group = self.groups.get_mut(&role).ok_or(unknown)?;
         match call {
             CloudCall::Describe => return Ok(Some(group.listing(now))),
+            CloudCall::SetDesired { .. } if self.faults.fail_desired => return Err(Refusal::Failed),
             CloudCall::SetDesired { desired } => {
                 tracing::info!(%role, desired, "told how many");
                 group.set_desired(desired)?;
