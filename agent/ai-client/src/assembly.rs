@@ -1,15 +1,26 @@
-//! From packets of legs to items for the application: the stitch, with wall times and the bytes of frames. No I/O.
+//! From packets of legs, and frames of recordings, to items for the application: the stitch and the splice, with wall
+//! times and the bytes of frames. No I/O.
 
 use std::collections::VecDeque;
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
-use mtxfleet_stitch::{AccessUnit, LegKey, Output, RtpPacket, Stitch, StitchConfig, TrackConfig, TrackId};
+use mtxfleet_stitch::{AccessUnit, Codec, LegKey, Output, RtpPacket, Stitch, StitchConfig, TrackConfig, TrackId};
 use mtxfleet_wire::StitchCounters;
 
 use crate::frame::{self, Discontinuity, Frame, Item, Track};
 use crate::leg::LegItem;
 use crate::pace::Pace;
+use crate::playback::{self, wall_now};
+use crate::resume::{Known, Live, Need, Out, Recorded, Splice, TakeEnd};
 use crate::wall::WallClock;
+
+/// Frames that may wait for a recording. More, and they go on without it.
+const MOST_HELD: usize = 4096;
+const MOST_HELD_BYTES: usize = 64 << 20;
+
+/// While a worker that starts again is further behind than this, live frames are not looked at.
+const NEAR: Duration = Duration::from_secs(3);
 
 pub(crate) struct Assembly {
     /// Zero of every `now` given here.
@@ -26,6 +37,11 @@ pub(crate) struct Assembly {
     /// The first video track, or the first track where there is none.
     watched: usize,
     pace: Pace,
+    /// Of the watched track, where recordings can be had.
+    splice: Option<Splice<Frame>>,
+    held_bytes: usize,
+    /// Packets of legs are thrown away: a recording has to come near first.
+    parked: bool,
     /// Items for the application, in order.
     out: VecDeque<Item>,
     /// Bytes of the frames among them.
@@ -37,11 +53,13 @@ pub(crate) struct Assembly {
 }
 
 impl Assembly {
-    pub(crate) fn new(started: Instant, tracks: Vec<Track>, rtp_packets: bool) -> Self {
+    pub(crate) fn new(started: Instant, tracks: Vec<Track>, rtp_packets: bool, recordings: bool) -> Self {
         let of_stitch = |track: &Track| TrackConfig { codec: track.codec, clock_rate: track.clock_rate };
         let stitch = Stitch::new(tracks.iter().map(of_stitch).collect(), StitchConfig::default());
         let clocks = tracks.iter().map(|track| WallClock::new(track.clock_rate)).collect();
         let watched = tracks.iter().position(|track| track.media == "video").unwrap_or(0);
+        let splice = tracks.get(watched).filter(|track| recordings && track.codec != Codec::Other);
+        let splice = splice.map(|track| Splice::new(watched, track.clock_rate));
         Self {
             started,
             tracks,
@@ -52,6 +70,9 @@ impl Assembly {
             clocks,
             watched,
             pace: Pace::default(),
+            splice,
+            held_bytes: 0,
+            parked: false,
             out: VecDeque::new(),
             out_bytes: 0,
             covered: Vec::new(),
@@ -69,6 +90,13 @@ impl Assembly {
     }
 
     pub(crate) fn push(&mut self, now: Duration, leg: LegKey, item: LegItem) {
+        if self.parked {
+            if matches!(item, LegItem::Rtp { .. }) && self.covered.last() != Some(&leg) {
+                // Nothing is joined here: any leg will do.
+                self.covered.push(leg);
+            }
+            return;
+        }
         match item {
             LegItem::Rtp { track, sequence, timestamp, marker, payload } => {
                 let now = self.stitch_time(now);
@@ -139,12 +167,16 @@ impl Assembly {
 
     pub(crate) fn counters(&self) -> StitchCounters {
         let counted = self.stitch.counters();
+        let of_splice = |figure: fn(&Splice<Frame>) -> u64| self.splice.as_ref().map_or(0, figure);
+        let replayed = of_splice(|splice| splice.replayed);
+        let repaired_switches = of_splice(|splice| splice.repaired_switches);
         StitchCounters {
-            frames: counted.frames,
+            frames: counted.frames + replayed,
             handovers: counted.handovers,
-            unproven_handovers: counted.unproven_handovers,
-            lost_packets: counted.lost_packets,
+            unproven_handovers: counted.unproven_handovers.saturating_sub(repaired_switches),
+            lost_packets: counted.lost_packets.saturating_sub(of_splice(|splice| splice.repaired_packets)),
             duplicates_dropped: counted.duplicates_dropped,
+            replayed,
         }
     }
 
@@ -152,13 +184,20 @@ impl Assembly {
         while let Some(output) = self.stitch.poll() {
             match output {
                 Output::Unit(unit) => self.unit(&unit),
-                Output::Discontinuity(found) => self.out.push_back(Item::Discontinuity(Discontinuity::from(found))),
+                Output::Discontinuity(found) => {
+                    let found = Discontinuity::from(found);
+                    match self.splice.as_mut().filter(|_| found.track == self.watched) {
+                        Some(splice) => splice.gap(found),
+                        None => self.out.push_back(Item::Discontinuity(found)),
+                    }
+                }
                 Output::Covered { leg, lossless } => {
                     tracing::debug!(?leg, lossless, "a leg has taken over");
                     self.covered.push(leg);
                 }
             }
         }
+        self.hand_over();
     }
 
     fn unit(&mut self, unit: &AccessUnit) {
@@ -172,16 +211,148 @@ impl Assembly {
             rtp_time: unit.rtp_time,
             wall: clock.of_frame(unit.leg, own, unit.rtp_time),
             keyframe: unit.keyframe,
-            data: frame::data(unit, track, self.rtp_packets),
+            data: frame::data(&unit.packets, unit.keyframe, track, self.rtp_packets),
             received: self.started + (unit.received + self.unread).min(now),
+            recorded: false,
+            decode_only: false,
             packets: self.rtp_packets.then(|| unit.packets.clone()),
         };
-        self.out_bytes += frame.data.len();
-        self.out.push_back(Item::Frame(frame));
-        if index == self.watched {
+        if index != self.watched {
+            return self.out(frame);
+        }
+        let hash = if self.splice.is_some() { unit.content_hash(track.codec) } else { 0 };
+        let Some(splice) = &mut self.splice else {
             self.watched_frames += 1;
             self.pace.frame(now);
+            return self.out(frame);
+        };
+        if splice.is_filling() {
+            self.held_bytes += frame.data.len();
         }
+        splice.live(Live { hash, time: unit.rtp_time, wall: wall_now(), frame });
+        if splice.held() > MOST_HELD || self.held_bytes > MOST_HELD_BYTES {
+            tracing::warn!("too many live frames wait for the recording; they go on without it");
+            splice.abandon();
+        }
+    }
+
+    fn out(&mut self, frame: Frame) {
+        self.out_bytes += frame.data.len();
+        self.out.push_back(Item::Frame(frame));
+    }
+
+    /// What the splice has for the application.
+    fn hand_over(&mut self) {
+        while let Some(out) = self.splice.as_mut().and_then(Splice::poll) {
+            let frame = match out {
+                Out::Live { time, frame } => Frame { rtp_time: time, ..frame },
+                Out::Recorded { time, wall, decode_only, frame } => {
+                    Frame { rtp_time: time, wall: UNIX_EPOCH.checked_add(wall), decode_only, ..frame }
+                }
+                Out::Gap(gap) => {
+                    self.out.push_back(Item::Discontinuity(gap));
+                    continue;
+                }
+            };
+            if !frame.decode_only {
+                self.watched_frames += 1;
+                self.pace.frame(self.started.elapsed());
+            }
+            self.out(frame);
+        }
+        if let Some(splice) = self.splice.as_ref().filter(|splice| !splice.is_filling() || self.parked) {
+            if !splice.is_filling() {
+                self.held_bytes = 0;
+            }
+            self.parked = self.parked && splice.need().is_some() && splice.backlog(wall_now()) > NEAR;
+        }
+    }
+
+    /// What is to be read of a recording.
+    pub(crate) fn need(&self) -> Option<Need> {
+        self.splice.as_ref()?.need()
+    }
+
+    /// For the recording's reader.
+    pub(crate) fn wanted(&self) -> Option<playback::Wanted> {
+        let track = self.tracks.get(self.watched)?;
+        Some(playback::Wanted { codec: track.codec, clock_rate: track.clock_rate, cut: self.rtp_packets })
+    }
+
+    #[expect(dead_code, reason = "for checkpoints, which come next")]
+    /// Goes on after these frames, of an earlier life: a recording gives what came since, then legs are looked at.
+    pub(crate) fn resume(&mut self, tail: Vec<Known>) {
+        if let Some(splice) = &mut self.splice {
+            splice.resume(tail);
+            self.parked = true;
+        }
+    }
+
+    /// No leg delivers.
+    pub(crate) fn lost_legs(&mut self) {
+        if let Some(splice) = &mut self.splice {
+            splice.lost_legs();
+        }
+    }
+
+    pub(crate) fn begin_take(&mut self, after_hole: bool) {
+        if let Some(splice) = &mut self.splice {
+            splice.begin_take(after_hole);
+        }
+    }
+
+    /// The next frame of the recording.
+    pub(crate) fn recorded(&mut self, unit: playback::Unit) {
+        let (Some(splice), Some(track)) = (&mut self.splice, self.tracks.get(self.watched)) else { return };
+        let Recorded { hash, ticks, timed, keyframe, wall, frame: packets } = unit;
+        let frame = Frame {
+            track: self.watched,
+            codec: track.codec,
+            rtp_time: 0,
+            wall: None,
+            keyframe,
+            data: frame::data(&packets, keyframe, track, self.rtp_packets),
+            received: Instant::now(),
+            recorded: true,
+            decode_only: false,
+            packets: self.rtp_packets.then(|| Arc::new(packets)),
+        };
+        splice.recorded(Recorded { hash, ticks, timed, keyframe, wall, frame });
+        self.hand_over();
+    }
+
+    pub(crate) fn end_take(&mut self) -> TakeEnd {
+        let end = self.splice.as_mut().map(Splice::end_take);
+        self.hand_over();
+        end.unwrap_or(TakeEnd { anchored: false, frames: 0, until: None })
+    }
+
+    /// The recording will not give what is missing.
+    pub(crate) fn abandon(&mut self) {
+        if let Some(splice) = &mut self.splice {
+            splice.abandon();
+        }
+        self.hand_over();
+    }
+
+    /// Live frames wait for the recording, or are not looked at until it is near.
+    pub(crate) fn waits_for_recording(&self) -> bool {
+        self.parked || self.splice.as_ref().is_some_and(|splice| splice.held() > 0)
+    }
+
+    pub(crate) fn is_filling(&self) -> bool {
+        self.splice.as_ref().is_some_and(Splice::is_filling)
+    }
+
+    /// How far the application is behind the camera, while frames come from a recording.
+    pub(crate) fn backlog(&self) -> Duration {
+        self.splice.as_ref().map_or(Duration::ZERO, |splice| splice.backlog(wall_now()))
+    }
+
+    #[expect(dead_code, reason = "for checkpoints, which come next")]
+    /// The frames handed over last on the watched track.
+    pub(crate) fn tail(&self) -> Option<&Splice<Frame>> {
+        self.splice.as_ref()
     }
 }
 
@@ -215,7 +386,7 @@ mod tests {
             rtpmap: None,
             fmtp: None,
         };
-        let mut assembly = Assembly::new(Instant::now(), vec![track], false);
+        let mut assembly = Assembly::new(Instant::now(), vec![track], false, false);
         let old = assembly.open_leg(ms(0));
         for n in 0..25_u16 {
             let payload = Bytes::from(vec![0x65, 0x88, n as u8]);

@@ -56,6 +56,12 @@ pub struct StreamConfig {
     /// Frames give their RTP packets ([`crate::Frame::packets`]), for who sends them on; no frame is put together then:
     /// [`crate::Frame::data`] holds the payloads, whatever the codec.
     pub rtp_packets: bool,
+    /// Frames that no leg brings are read from the recordings of the ingestion nodes, through `agents`, with
+    /// `worker_token`. Needs at least one agent.
+    pub recordings: bool,
+    /// While live frames wait for what a recording still has to give: how long no new frame of it may come before they go
+    /// on without, and the gap is told.
+    pub recording_timeout: Duration,
     /// How long [`crate::Stream::open`] tries before it fails.
     pub open_timeout: Duration,
     /// How long a new leg may take until its first packet; a node that must fetch the stream starts at a keyframe.
@@ -90,6 +96,8 @@ impl StreamConfig {
             credentials: None,
             buffer: 256,
             rtp_packets: false,
+            recordings: true,
+            recording_timeout: Duration::from_secs(5),
             open_timeout: Duration::from_secs(15),
             leg_timeout: Duration::from_secs(10),
             cover_timeout: Duration::from_secs(20),
@@ -136,6 +144,9 @@ pub(crate) struct Settings {
     pub credentials: Option<Credentials>,
     pub buffer: usize,
     pub rtp_packets: bool,
+    /// Frames can be had from recordings.
+    pub recordings: bool,
+    pub recording_timeout: Duration,
     pub open_timeout: Duration,
     pub leg_timeout: Duration,
     pub cover_timeout: Duration,
@@ -157,7 +168,7 @@ impl TryFrom<StreamConfig> for Settings {
             let client = redis::Client::open(url).map_err(|e| format!("redis: {e}; write redis://host:port"));
             note(&mut faults, client)
         });
-        let agents = raw.agents.iter().filter_map(|url| note(&mut faults, agent_url(url))).collect();
+        let agents: Vec<Url> = raw.agents.iter().filter_map(|url| note(&mut faults, agent_url(url))).collect();
         if raw.buffer == 0 || raw.buffer > LARGEST_BUFFER {
             faults.push(format!("buffer: 1 to {LARGEST_BUFFER} frames"));
         }
@@ -180,6 +191,8 @@ impl TryFrom<StreamConfig> for Settings {
             base,
             keys: RegistryKeys::new(&cluster),
             redis,
+            recordings: raw.recordings && !agents.is_empty(),
+            recording_timeout: raw.recording_timeout,
             agents,
             worker_token: raw.worker_token,
             via: raw.via,

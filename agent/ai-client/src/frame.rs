@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use bytes::{BufMut as _, Bytes, BytesMut};
-use mtxfleet_stitch::{AccessUnit, RtpPacket};
+use mtxfleet_stitch::RtpPacket;
 
 pub use mtxfleet_stitch::{Codec, DiscontinuityKind};
 
@@ -58,6 +58,13 @@ pub struct Frame {
     pub data: Data,
     /// When its last packet came.
     pub received: Instant,
+    /// It comes from a recording: [`Frame::rtp_time`] is worked out from the recording's times, to a few ticks, and
+    /// [`Frame::wall`] is that of the recording node. The pictures are those that the camera sent, bit for bit; what
+    /// accompanies them (parameter sets, delimiters) may differ.
+    pub recorded: bool,
+    /// It was handed over before, and comes again only so that a decoder can be brought to the next frame: decode it, and
+    /// do nothing else with it.
+    pub decode_only: bool,
     /// Filled where [`crate::StreamConfig::rtp_packets`] asks for it.
     pub(crate) packets: Option<Arc<Vec<RtpPacket>>>,
 }
@@ -138,12 +145,12 @@ impl From<mtxfleet_stitch::Discontinuity> for Discontinuity {
 }
 
 /// The bytes of an access unit as the application gets them.
-pub(crate) fn data(unit: &AccessUnit, track: &Track, as_packets: bool) -> Data {
+pub(crate) fn data(packets: &[RtpPacket], keyframe: bool, track: &Track, as_packets: bool) -> Data {
     if as_packets || track.codec == Codec::Other {
-        return Data::Payloads(unit.packets.iter().map(|packet| packet.payload.clone()).collect());
+        return Data::Payloads(packets.iter().map(|packet| packet.payload.clone()).collect());
     }
-    let bytes = unit.annex_b(track.codec);
-    if !unit.keyframe || track.parameter_sets.is_empty() || has_sps(track.codec, &bytes) {
+    let bytes = mtxfleet_stitch::annex_b(track.codec, packets);
+    if !keyframe || track.parameter_sets.is_empty() || has_sps(track.codec, &bytes) {
         return Data::AnnexB(bytes);
     }
     let mut whole = BytesMut::with_capacity(track.parameter_sets.len() + bytes.len());

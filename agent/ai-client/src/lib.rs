@@ -26,17 +26,23 @@
 //! instead, the worker comes back through the stable URL, and [`Item::Discontinuity`] tells what is missing.
 //!
 //! The module tree in reading order: [`config`] and [`frame`] are the outside; `session` is the one task that owns a
-//! stream; `handover` (pure) decides; `leg` is RTSP, `running` the legs that play; `assembly` the stitch with `wall` and `pace`; `notices` (with
+//! stream; `handover` (pure) decides where it reads; `resume` (pure) joins recordings to it, which `playback` reads, in
+//! `fmp4`, and `replay` drives; `leg` is RTSP, `running` the legs that play; `assembly` the stitch with `wall` and `pace`; `notices` (with
 //! `sse`) and `uplink` speak with the fleet.
 
 pub mod config;
 pub mod frame;
 
 mod assembly;
+mod fmp4;
 mod handover;
 mod leg;
 mod notices;
 mod pace;
+mod packets;
+mod playback;
+mod replay;
+mod resume;
 mod running;
 mod session;
 mod sse;
@@ -48,4 +54,4 @@ pub use config::{Credentials, StreamConfig, Via};
 pub use frame::{Codec, Data, Discontinuity, DiscontinuityKind, Frame, Item, Packet, Track};
 pub use handover::State;
 pub use mtxfleet_wire::{LegId, StitchCounters};
-pub use stream::{Error, Status, Stream};
+pub use stream::{Error, ReplayStatus, Status, Stream};

@@ -13,6 +13,8 @@ use crate::config::Settings;
 use crate::frame::{Item, Track};
 use crate::handover::{Action, Handover, Input, Limits, State, Target};
 use crate::leg::{Leg, LegError, LegItem};
+use crate::playback;
+use crate::replay::Replay;
 use crate::running::{Running, next_item};
 use crate::{Error, Status};
 
@@ -28,6 +30,9 @@ const FRAME_AFTER_RETURN: Duration = Duration::from_secs(20);
 /// What may wait for an application that is behind while a leg is being brought up.
 const MOVE_ITEMS: usize = 1024;
 const MOVE_BYTES: usize = 32 << 20;
+
+/// The recording is read on while no more than these wait for the application.
+const REPLAY_ITEMS: usize = 4;
 
 /// Where the session sends things.
 pub(crate) struct Outlets {
@@ -69,6 +74,8 @@ pub(crate) struct Session {
     openers: HashMap<LegId, (Target, AbortHandle)>,
     closing: JoinSet<()>,
     moved: Option<Moved>,
+    /// Recordings, while they are read.
+    replay: Replay,
     /// The last tick.
     ticked: Duration,
     /// Since when nothing delivers.
@@ -87,12 +94,13 @@ enum Step {
     Opened(Opened),
     Sent,
     Packet(usize, Option<Result<LegItem, LegError>>),
+    Recording(playback::Event),
     Tick,
     Stop,
 }
 
 impl Session {
-    pub(crate) fn new(settings: Settings, outlets: Outlets) -> Self {
+    pub(crate) fn new(settings: Settings, http: reqwest::Client, outlets: Outlets) -> Self {
         let limits =
             Limits { via: settings.via, leg_timeout: settings.leg_timeout, cover_timeout: settings.cover_timeout };
         let Outlets { to_app, reports, status, ready } = outlets;
@@ -105,6 +113,7 @@ impl Session {
             openers: HashMap::new(),
             closing: JoinSet::new(),
             moved: None,
+            replay: Replay::new(&settings, http),
             ticked: Duration::ZERO,
             away_since: Some(Duration::ZERO),
             fatal: None,
@@ -131,6 +140,7 @@ impl Session {
                 Step::Opened((id, result)) => self.opened(id, result),
                 Step::Sent => {}
                 Step::Packet(index, item) => self.packet(index, item),
+                Step::Recording(event) => self.recording(event),
                 Step::Tick => {
                     next_tick = self.now() + TICK;
                     self.tick();
@@ -149,6 +159,7 @@ impl Session {
         wake: Duration,
     ) -> Step {
         let may_read = !self.legs.is_empty() && self.has_room();
+        let may_replay = self.assembly.as_ref().is_some_and(|assembly| assembly.waiting().0 <= REPLAY_ITEMS);
         let mut waiting = self.assembly.as_mut().and_then(Assembly::take);
         let is_waiting = waiting.is_some();
         let step = tokio::select! {
@@ -168,6 +179,7 @@ impl Session {
                 }
                 _ => Step::Stop,
             },
+            event = self.replay.next(), if may_replay => Step::Recording(event),
             (index, item) = next_item(&mut self.legs), if may_read => Step::Packet(index, item),
         };
         if let (Some(item), Some(assembly)) = (waiting, self.assembly.as_mut()) {
@@ -180,7 +192,8 @@ impl Session {
     /// bounds, so that a node can drain, and a lost leg be replaced, whatever the application is busy with.
     fn has_room(&self) -> bool {
         let (items, bytes) = self.assembly.as_ref().map_or((0, 0), Assembly::waiting);
-        items == 0 || (self.handover.state() != State::Live && items < MOVE_ITEMS && bytes < MOVE_BYTES)
+        let filling = self.assembly.as_ref().is_some_and(Assembly::is_filling);
+        items == 0 || ((filling || self.handover.state() != State::Live) && items < MOVE_ITEMS && bytes < MOVE_BYTES)
     }
 
     fn now(&self) -> Duration {
@@ -209,6 +222,10 @@ impl Session {
             actions.into_iter().for_each(|action| self.perform(action));
         }
         self.report_move();
+        let now = self.now();
+        if let Some(assembly) = &mut self.assembly {
+            self.replay.tend(now, assembly);
+        }
         self.publish();
         while let Some(assembly) = &mut self.assembly
             && let Ok(room) = self.to_app.try_reserve()
@@ -297,7 +314,9 @@ impl Session {
             self.assembly = None;
         }
         let rtp_packets = self.settings.rtp_packets;
-        let assembly = self.assembly.get_or_insert_with(|| Assembly::new(self.started, tracks, rtp_packets));
+        let recordings = self.settings.recordings;
+        let assembly =
+            self.assembly.get_or_insert_with(|| Assembly::new(self.started, tracks, rtp_packets, recordings));
         let key = assembly.open_leg(now);
         self.legs.push(Running { id: id.clone(), key, leg, heard: now, flowing: false });
         self.apply(Input::Opened(&id));
@@ -334,6 +353,16 @@ impl Session {
         }
         drop(self.remove(index));
         self.apply(Input::Ended(&id, why));
+        if let (None, Some(assembly)) = (self.handover.current(), &mut self.assembly) {
+            assembly.lost_legs();
+        }
+    }
+
+    fn recording(&mut self, event: playback::Event) {
+        let now = self.now();
+        if let Some(assembly) = &mut self.assembly {
+            self.replay.apply(now, event, assembly);
+        }
     }
 
     fn tick(&mut self) {
@@ -397,12 +426,13 @@ impl Session {
         let delivers = matches!(state, State::Live | State::Moving);
         self.away_since = if delivers { None } else { self.away_since.or(Some(now)) };
         let counters = self.assembly.as_ref().map(Assembly::counters).unwrap_or_default();
+        let replay = self.replay.status(self.assembly.as_ref());
         let leg = self.handover.current();
         self.status.send_if_modified(|old| {
-            if old.state == state && old.counters == counters && old.leg.as_ref() == leg {
+            if old.state == state && old.counters == counters && old.leg.as_ref() == leg && old.replay == replay {
                 return false;
             }
-            *old = Status { state, leg: leg.cloned(), counters };
+            *old = Status { state, leg: leg.cloned(), counters, replay };
             true
         });
     }

@@ -46,12 +46,24 @@ pub enum Error {
 }
 
 /// What a stream is doing.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Status {
     pub state: State,
     /// The leg that delivers; `None` while none does.
     pub leg: Option<LegId>,
     pub counters: StitchCounters,
+    /// `Some` while frames come from a recording.
+    pub replay: Option<ReplayStatus>,
+}
+
+/// How a worker catches up from a recording.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct ReplayStatus {
+    /// How far the last frame handed over lies behind the camera, in steps of 100 ms.
+    pub backlog: Duration,
+    /// Seconds of recording handed over in a second, since it began; `None` in its first half second. Above 1 it
+    /// catches up.
+    pub rate: Option<f64>,
 }
 
 /// Frames of one camera. Dropping it closes the connections; [`Stream::close`] also waits until that is done.
@@ -81,12 +93,12 @@ impl Stream {
         let (to_session, events) = mpsc::channel(QUEUE);
         let (ready, opened) = oneshot::channel();
         let (stop, stopped) = oneshot::channel();
-        let status = Status { state: State::Opening, leg: None, counters: StitchCounters::default() };
+        let status = Status { state: State::Opening, leg: None, counters: StitchCounters::default(), replay: None };
         let (to_status, status) = watch::channel(status);
         // The notices end when the session, which receives them, does; the uplink when it has no sender any more.
         tokio::spawn(notices::run(settings.clone(), http.clone(), to_session));
-        let uplink = tokio::spawn(uplink::run(settings.clone(), http, reports, status.clone()));
-        let session = Session::new(settings, Outlets { to_app, reports: to_uplink, status: to_status, ready });
+        let uplink = tokio::spawn(uplink::run(settings.clone(), http.clone(), reports, status.clone()));
+        let session = Session::new(settings, http, Outlets { to_app, reports: to_uplink, status: to_status, ready });
         let session = tokio::spawn(session.run(events, stopped));
         let tracks = opened.await.map_err(|_| Error::Task)??;
         Ok(Self { items, tracks, status, stop: Some(stop), session, uplink })

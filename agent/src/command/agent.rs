@@ -15,7 +15,7 @@ use crate::config::{Config, LogFormat, Secret};
 use crate::edge::clock::Clock;
 use crate::edge::cloud::CloudHandle;
 use crate::edge::gossip::{Gossip, GossipSettings};
-use crate::edge::http::{EventFeed, HttpServer, HttpSettings, Metrics, Snapshot};
+use crate::edge::http::{EventFeed, HttpServer, HttpSettings, Metrics, PlaybackSettings, Snapshot};
 use crate::edge::load_balancer::{AgentCheck, AgentCheckSettings};
 use crate::edge::mediamtx::{LetGo, MediaMtx, MediaMtxSettings, Warmer, WarmerSettings};
 use crate::edge::registry::{Registry, RegistrySettings};
@@ -111,6 +111,11 @@ async fn run(config: Config) -> anyhow::Result<()> {
         listen: config.http.listen,
         token: secret(&config.http.token),
         worker_token: secret(&config.http.worker_token),
+        playback: PlaybackSettings {
+            server: (config.node.role == Role::Ingestion).then(|| config.mediamtx.playback.clone()),
+            credentials: config.cluster.key.fleet_credentials(),
+            token: secret(&config.http.worker_token).or_else(|| secret(&config.http.token)),
+        },
     };
     let listen = http_settings.listen;
     let server = HttpServer::start(http_settings, snapshots, requests, feed.clone(), Arc::clone(&metrics)).await;

@@ -101,7 +101,8 @@ impl Mediamtx {
                 let configured = config.mediamtx.recording_dir.map(|dir| dir.display().to_string());
                 let default = Recording::default();
                 let dir = self.recordings.or(configured).unwrap_or(default.dir);
-                let recording = (!self.no_recordings).then_some(Recording { dir, ..default });
+                let playback = local_address(&config.mediamtx.playback, "mediamtx.playback")?;
+                let recording = (!self.no_recordings).then_some(Recording { dir, playback, ..default });
                 IngestionServer { rtsp, api, metrics, recording, ..IngestionServer::new(fleet) }.render()
             }
             Role::Distribution => {

@@ -18,6 +18,8 @@ pub struct MediaMtx {
     pub api: Url,
     /// Its metrics (`http://127.0.0.1:9998`).
     pub metrics: Url,
+    /// Its playback server, ingestion nodes only (`http://127.0.0.1:9996`).
+    pub playback: Url,
     /// `host:port` at which the agent itself reads (`127.0.0.1:8554`).
     pub rtsp: String,
     /// Port of its RTSP server as others reach it (the port of `rtsp`).
@@ -55,6 +57,7 @@ impl MediaMtx {
 pub(super) fn mediamtx(section: &Section<'_>) -> Option<MediaMtx> {
     let api = section.read("api", "http://127.0.0.1:9997", http_url);
     let metrics = section.read("metrics", "http://127.0.0.1:9998", http_url);
+    let playback = section.read("playback", "http://127.0.0.1:9996", http_url);
     let rtsp = section.read("rtsp", "127.0.0.1:8554", is_host_port);
     let rtsp_port = rtsp.as_deref().map_or(8554, port_of);
     let advertise_rtsp_port = section.integer_or("advertise_rtsp_port", rtsp_port.into(), "port of `rtsp`", 1..=65_535);
@@ -74,6 +77,7 @@ pub(super) fn mediamtx(section: &Section<'_>) -> Option<MediaMtx> {
     Some(MediaMtx {
         api: api?,
         metrics: metrics?,
+        playback: playback?,
         rtsp: rtsp?,
         advertise_rtsp_port: advertise_rtsp_port? as u16,
         credentials: user?.zip(password?).map(|(user, password)| Credentials { user, password }),

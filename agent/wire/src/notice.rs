@@ -86,6 +86,9 @@ pub struct StitchCounters {
     pub lost_packets: u64,
     /// Access units of a second leg dropped since they had been delivered.
     pub duplicates_dropped: u64,
+    /// Access units that came from a recording.
+    #[serde(default)]
+    pub replayed: u64,
 }
 
 /// What a worker tells the node it leaves.

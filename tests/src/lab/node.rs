@@ -137,6 +137,7 @@ key = "{key}"
 [mediamtx]
 api = "http://{api}"
 metrics = "http://{metrics}"
+playback = "http://{playback}"
 rtsp = "{rtsp}"
 rtsp_readers = "{rtsp_readers}"
 [gossip]
@@ -163,6 +164,7 @@ level = "{log}"
         key = shared.cluster_key,
         api = plan.at.api,
         metrics = plan.at.metrics,
+        playback = plan.at.playback,
         rtsp = plan.at.rtsp,
         rtsp_readers = if shared.settings.plain_readers_are_viewers { "viewer" } else { "worker" },
         gossip = plan.gossip,

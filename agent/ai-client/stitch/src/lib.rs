@@ -78,6 +78,7 @@ mod payload;
 
 mod types;
 
+pub use payload::{annex_b, content_hash};
 pub use stitch::Stitch;
 pub use types::{
     AccessUnit, Codec, Counters, Discontinuity, DiscontinuityKind, LegKey, Output, RtpPacket, StitchConfig,

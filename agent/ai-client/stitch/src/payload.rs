@@ -205,7 +205,8 @@ pub(crate) fn is_keyframe(codec: Codec, payload: &[u8]) -> bool {
     }
 }
 
-pub(crate) fn annex_b(codec: Codec, packets: &[RtpPacket]) -> Bytes {
+/// The packets of one access unit as an Annex B byte stream: see [`AccessUnit::annex_b`](crate::AccessUnit::annex_b).
+pub fn annex_b(codec: Codec, packets: &[RtpPacket]) -> Bytes {
     struct Writer(BytesMut);
     impl NalSink for Writer {
         fn begin(&mut self, header: &[u8]) {
@@ -226,7 +227,9 @@ pub(crate) fn annex_b(codec: Codec, packets: &[RtpPacket]) -> Bytes {
     writer.0.freeze()
 }
 
-pub(crate) fn content_hash(codec: Codec, packets: &[RtpPacket]) -> u64 {
+/// Hash of the pictures in the packets of one access unit: see
+/// [`AccessUnit::content_hash`](crate::AccessUnit::content_hash).
+pub fn content_hash(codec: Codec, packets: &[RtpPacket]) -> u64 {
     /// Hashes the NAL units that `vcl_only` lets through, each with its length, so that a boundary counts.
     struct Hasher {
         codec: Codec,

@@ -49,12 +49,12 @@ impl Auth {
         check(headers, &[token])
     }
 
-    /// May the sender report for a worker?
+    /// May the sender do what workers do: report, and read recordings?
     pub(super) fn worker(&self, headers: &HeaderMap) -> Result<(), ApiError> {
         let tokens: Vec<&Token> = self.token.iter().chain(&self.worker_token).collect();
         if tokens.is_empty() {
             return Err(ApiError::forbidden(
-                "no token is configured, so no report is taken over HTTP; set `worker_token` (or `token`) in section \
+                "no token is configured, so nothing is taken from or given to workers over HTTP; set `worker_token` (or `token`) in section \
                  [http] of the agent's configuration and restart the agent",
             ));
         }

@@ -4,6 +4,7 @@
 //!  event loop -- watch<Arc<Snapshot>> ---> reads   (/readyz /metrics /v1/node /v1/fleet /v1/streams /v1/drain
 //!                                             /v1/orchestrators /v1/decisions)
 //!             -- EventFeed::publish ----> /v1/events, over server-sent events
+//!  MediaMTX's playback ----------------> /v1/recordings /v1/playback
 //!             <- mpsc<HttpRequest> ------ orders  (POST and DELETE /v1/drain and /v1/protect, POST /v1/pause, /v1/resume,
 //!                                           /v1/worker-reports)
 //! ```
@@ -15,6 +16,7 @@ mod error;
 mod feed;
 pub mod metrics;
 mod page;
+mod recordings;
 mod routes;
 mod serve;
 
@@ -23,6 +25,7 @@ mod tests;
 
 pub use feed::EventFeed;
 pub use metrics::Metrics;
+pub use recordings::PlaybackSettings;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -39,8 +42,9 @@ pub struct HttpSettings {
     pub listen: SocketAddr,
     /// What changes something needs it as `Authorization: Bearer TOKEN`. Without one, nothing can be changed.
     pub token: Option<String>,
-    /// Good for `POST /v1/worker-reports` only.
+    /// Good for what workers do only: `POST /v1/worker-reports`, and the recordings.
     pub worker_token: Option<String>,
+    pub playback: PlaybackSettings,
 }
 
 /// What the API shows, as the event loop last knew it.
@@ -138,7 +142,8 @@ impl HttpServer {
         let counts = Arc::new(serve::Counts::default());
         metrics.register_collector(serve::collector(Arc::clone(&counts), feed.clone()));
         let auth = auth::Auth::new(settings.token, settings.worker_token);
-        let router = routes::router(routes::App { snapshot, requests, feed, metrics, auth });
+        let recordings = recordings::Recordings::new(settings.playback);
+        let router = routes::router(routes::App { snapshot, requests, feed, metrics, auth, recordings });
         let task = tokio::spawn(serve::run(listener, router, counts, limits));
         Ok(Self { address, task })
     }

@@ -19,6 +19,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::auth::Auth;
 use super::error::ApiError;
 use super::feed::{REPLAYED, Replay};
+use super::recordings::{self, Recordings};
 use super::{EventFeed, HttpRequest, Metrics, Snapshot, page};
 
 /// Bytes of a request's body, at most.
@@ -36,10 +37,11 @@ pub(super) struct App {
     pub feed: EventFeed,
     pub metrics: Arc<Metrics>,
     pub auth: Auth,
+    pub recordings: Recordings,
 }
 
 impl App {
-    fn now(&self) -> Arc<Snapshot> {
+    pub(super) fn now(&self) -> Arc<Snapshot> {
         Arc::clone(&self.snapshot.borrow())
     }
 }
@@ -70,6 +72,8 @@ pub(super) fn router(app: App) -> Router {
         )
         .route("/v1/worker-reports", post(worker_report))
         .merge(page::routes())
+        .route("/v1/recordings/{*stream}", get(recordings::list))
+        .route("/v1/playback/{*stream}", get(recordings::playback))
         .fallback(unknown)
         .method_not_allowed_fallback(wrong_method)
         .layer(middleware::from_fn(never_cached))
@@ -193,7 +197,8 @@ async fn worker_report(app: Shared, headers: HeaderMap, body: Body) -> Result<Re
 async fn unknown(request: Request) -> ApiError {
     let text = format!(
         "there is no {}; there are / (the status page), /livez, /readyz, /metrics, /v1/node, /v1/fleet, /v1/streams, /v1/events, \
-         /v1/drain, /v1/orchestrators, /v1/decisions, /v1/pause, /v1/resume, /v1/protect and /v1/worker-reports",
+         /v1/drain, /v1/orchestrators, /v1/decisions, /v1/pause, /v1/resume, /v1/protect, /v1/worker-reports, \
+         /v1/recordings and /v1/playback",
         request.uri().path()
     );
     ApiError::new(StatusCode::NOT_FOUND, text)

@@ -14,9 +14,11 @@ use tokio::net::TcpStream;
 use super::feed::Replay;
 use super::serve::Limits;
 use super::*;
+use crate::edge::mediamtx::Credentials;
 use crate::edge::tls::install_crypto;
 
 mod page;
+mod recordings;
 
 const LIMIT: Duration = Duration::from_secs(10);
 
@@ -110,10 +112,16 @@ fn event(number: usize) -> FleetEvent {
     }
 }
 
+fn no_playback() -> PlaybackSettings {
+    let credentials = Credentials { user: "fleet".to_owned(), password: "secret".to_owned() };
+    PlaybackSettings { server: None, credentials, token: None }
+}
+
 fn tokens() -> HttpSettings {
     HttpSettings {
         listen: ([127, 0, 0, 1], 0).into(),
         token: Some("secret".to_owned()),
+        playback: no_playback(),
         worker_token: Some("worker".to_owned()),
     }
 }
@@ -306,6 +314,7 @@ async fn an_order_that_nobody_answers_ends_in_time() {
         feed: EventFeed::default(),
         metrics: Arc::default(),
         auth: auth::Auth::new(Some("secret".to_owned()), None),
+        recordings: super::recordings::Recordings::new(no_playback()),
     };
     let service = hyper_util::service::TowerToHyperService::new(routes::router(app));
     let request = || {

@@ -10,7 +10,7 @@ mod client;
 mod credentials;
 mod let_go;
 mod listing;
-mod rfc3339;
+pub(crate) mod rfc3339;
 mod warm_reader;
 mod warmer;
 

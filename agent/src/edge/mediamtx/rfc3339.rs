@@ -3,7 +3,7 @@
 use mtxfleet_wire::UnixMillis;
 
 /// `None` when the text is no such time, or one before 1970.
-pub(super) fn parse(text: &str) -> Option<UnixMillis> {
+pub(crate) fn parse(text: &str) -> Option<UnixMillis> {
     let bytes = text.as_bytes();
     if bytes.len() < 20 || !bytes.is_ascii() || [bytes[4], bytes[7], bytes[13], bytes[16]] != *b"--::" {
         return None;
