@@ -9,6 +9,7 @@ use mtxfleet_stitch::{AccessUnit, Codec, LegKey, Output, RtpPacket, Stitch, Stit
 use mtxfleet_wire::StitchCounters;
 
 use crate::frame::{self, Discontinuity, Frame, Item, Track};
+use crate::ledger::{Entry, Ledger};
 use crate::leg::LegItem;
 use crate::pace::Pace;
 use crate::playback::{self, wall_now};
@@ -40,6 +41,11 @@ pub(crate) struct Assembly {
     /// Of the watched track, where recordings can be had.
     splice: Option<Splice<Frame>>,
     held_bytes: usize,
+    recordings: bool,
+    /// Where frames are noted for checkpoints.
+    ledger: Option<Arc<Ledger>>,
+    /// Frames taken before this, since 1970, were there before this life of the worker.
+    born: Option<Duration>,
     /// Packets of legs are thrown away: a recording has to come near first.
     parked: bool,
     /// Items for the application, in order.
@@ -53,12 +59,19 @@ pub(crate) struct Assembly {
 }
 
 impl Assembly {
-    pub(crate) fn new(started: Instant, tracks: Vec<Track>, rtp_packets: bool, recordings: bool) -> Self {
+    pub(crate) fn new(
+        started: Instant,
+        tracks: Vec<Track>,
+        rtp_packets: bool,
+        recordings: bool,
+        ledger: Option<Arc<Ledger>>,
+    ) -> Self {
         let of_stitch = |track: &Track| TrackConfig { codec: track.codec, clock_rate: track.clock_rate };
         let stitch = Stitch::new(tracks.iter().map(of_stitch).collect(), StitchConfig::default());
         let clocks = tracks.iter().map(|track| WallClock::new(track.clock_rate)).collect();
         let watched = tracks.iter().position(|track| track.media == "video").unwrap_or(0);
-        let splice = tracks.get(watched).filter(|track| recordings && track.codec != Codec::Other);
+        let needed = |track: &&Track| ledger.is_some() || recordings && track.codec != Codec::Other;
+        let splice = tracks.get(watched).filter(needed);
         let splice = splice.map(|track| Splice::new(watched, track.clock_rate));
         Self {
             started,
@@ -72,6 +85,9 @@ impl Assembly {
             pace: Pace::default(),
             splice,
             held_bytes: 0,
+            recordings,
+            ledger,
+            born: None,
             parked: false,
             out: VecDeque::new(),
             out_bytes: 0,
@@ -215,6 +231,8 @@ impl Assembly {
             received: self.started + (unit.received + self.unread).min(now),
             recorded: false,
             decode_only: false,
+            replayed: false,
+            entry: None,
             packets: self.rtp_packets.then(|| unit.packets.clone()),
         };
         if index != self.watched {
@@ -245,10 +263,15 @@ impl Assembly {
     fn hand_over(&mut self) {
         while let Some(out) = self.splice.as_mut().and_then(Splice::poll) {
             let frame = match out {
-                Out::Live { time, frame } => Frame { rtp_time: time, ..frame },
-                Out::Recorded { time, wall, decode_only, frame } => {
-                    Frame { rtp_time: time, wall: UNIX_EPOCH.checked_add(wall), decode_only, ..frame }
-                }
+                Out::Live { known, frame } => Frame { rtp_time: known.time, entry: self.note(known), ..frame },
+                Out::Recorded { known, decode_only, frame } => Frame {
+                    rtp_time: known.time,
+                    wall: UNIX_EPOCH.checked_add(known.wall),
+                    decode_only,
+                    replayed: self.born.is_some_and(|born| known.wall < born),
+                    entry: if decode_only { None } else { self.note(known) },
+                    ..frame
+                },
                 Out::Gap(gap) => {
                     self.out.push_back(Item::Discontinuity(gap));
                     continue;
@@ -268,23 +291,27 @@ impl Assembly {
         }
     }
 
+    fn note(&self, known: Known) -> Option<Entry> {
+        self.ledger.as_ref().map(|ledger| ledger.note(known))
+    }
+
     /// What is to be read of a recording.
     pub(crate) fn need(&self) -> Option<Need> {
         self.splice.as_ref()?.need()
     }
 
-    /// For the recording's reader.
+    /// For the recording's reader; `None` when there is nothing to be had.
     pub(crate) fn wanted(&self) -> Option<playback::Wanted> {
-        let track = self.tracks.get(self.watched)?;
+        let track = self.tracks.get(self.watched).filter(|track| self.recordings && track.codec != Codec::Other)?;
         Some(playback::Wanted { codec: track.codec, clock_rate: track.clock_rate, cut: self.rtp_packets })
     }
 
-    #[expect(dead_code, reason = "for checkpoints, which come next")]
     /// Goes on after these frames, of an earlier life: a recording gives what came since, then legs are looked at.
     pub(crate) fn resume(&mut self, tail: Vec<Known>) {
         if let Some(splice) = &mut self.splice {
             splice.resume(tail);
             self.parked = true;
+            self.born = Some(wall_now());
         }
     }
 
@@ -315,6 +342,8 @@ impl Assembly {
             received: Instant::now(),
             recorded: true,
             decode_only: false,
+            replayed: false,
+            entry: None,
             packets: self.rtp_packets.then(|| Arc::new(packets)),
         };
         splice.recorded(Recorded { hash, ticks, timed, keyframe, wall, frame });
@@ -348,12 +377,6 @@ impl Assembly {
     pub(crate) fn backlog(&self) -> Duration {
         self.splice.as_ref().map_or(Duration::ZERO, |splice| splice.backlog(wall_now()))
     }
-
-    #[expect(dead_code, reason = "for checkpoints, which come next")]
-    /// The frames handed over last on the watched track.
-    pub(crate) fn tail(&self) -> Option<&Splice<Frame>> {
-        self.splice.as_ref()
-    }
 }
 
 fn size(item: &Item) -> usize {
@@ -386,7 +409,7 @@ mod tests {
             rtpmap: None,
             fmtp: None,
         };
-        let mut assembly = Assembly::new(Instant::now(), vec![track], false, false);
+        let mut assembly = Assembly::new(Instant::now(), vec![track], false, false, None);
         let old = assembly.open_leg(ms(0));
         for n in 0..25_u16 {
             let payload = Bytes::from(vec![0x65, 0x88, n as u8]);

@@ -5,6 +5,8 @@ use std::time::Duration;
 use mtxfleet_wire::{ClusterName, RegistryKeys, StreamName, WorkerId};
 use url::Url;
 
+use crate::checkpoint::Checkpoints;
+
 /// Frames that may wait in the channel to the application; far more than memory holds of most cameras.
 const LARGEST_BUFFER: usize = 65_536;
 
@@ -56,6 +58,9 @@ pub struct StreamConfig {
     /// Frames give their RTP packets ([`crate::Frame::packets`]), for who sends them on; no frame is put together then:
     /// [`crate::Frame::data`] holds the payloads, whatever the codec.
     pub rtp_packets: bool,
+    /// Where the worker is with the stream is kept, in Redis and in a journal on disk: one that starts again goes on
+    /// after the last frame that it finished with (none: it begins at the live end). Needs `redis`, a journal, or both.
+    pub checkpoints: Option<Checkpoints>,
     /// Frames that no leg brings are read from the recordings of the ingestion nodes, through `agents`, with
     /// `worker_token`. Needs at least one agent.
     pub recordings: bool,
@@ -96,6 +101,7 @@ impl StreamConfig {
             credentials: None,
             buffer: 256,
             rtp_packets: false,
+            checkpoints: None,
             recordings: true,
             recording_timeout: Duration::from_secs(5),
             open_timeout: Duration::from_secs(15),
@@ -164,6 +170,7 @@ impl TryFrom<StreamConfig> for Settings {
         let worker = note(&mut faults, WorkerId::new(raw.worker).map_err(|e| e.to_string()));
         let cluster = note(&mut faults, ClusterName::new(raw.cluster).map_err(|e| e.to_string()));
         let base = note(&mut faults, base_url(&raw.url));
+        let wants_redis = raw.redis.is_some();
         let redis = raw.redis.and_then(|url| {
             let client = redis::Client::open(url).map_err(|e| format!("redis: {e}; write redis://host:port"));
             note(&mut faults, client)
@@ -179,6 +186,14 @@ impl TryFrom<StreamConfig> for Settings {
         ];
         for (name, _) in limits.iter().filter(|(_, limit)| limit.is_zero()) {
             faults.push(format!("{name}: longer than 0, or no leg lasts"));
+        }
+        if let Some(rules) = &raw.checkpoints {
+            if rules.every_frames == 0 || rules.every.is_zero() {
+                faults.push("checkpoints: every_frames and every are over 0".to_owned());
+            }
+            if rules.journal.is_none() && !wants_redis {
+                faults.push("checkpoints: they need redis, or a folder for the journal, to be kept in".to_owned());
+            }
         }
         let (Some(stream), Some(worker), Some(cluster), Some((base, in_url)), true) =
             (stream, worker, cluster, base, faults.is_empty())

@@ -8,6 +8,8 @@ use mtxfleet_stitch::RtpPacket;
 
 pub use mtxfleet_stitch::{Codec, DiscontinuityKind};
 
+use crate::ledger::Entry;
+
 /// One track of the stream, in the order of the SDP.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Track {
@@ -65,6 +67,11 @@ pub struct Frame {
     /// It was handed over before, and comes again only so that a decoder can be brought to the next frame: decode it, and
     /// do nothing else with it.
     pub decode_only: bool,
+    /// It was taken while this worker was away, before it started again: an earlier life may have had it already, if it
+    /// ended after its last checkpoint.
+    pub replayed: bool,
+    /// Its entry among those for checkpoints.
+    pub(crate) entry: Option<Entry>,
     /// Filled where [`crate::StreamConfig::rtp_packets`] asks for it.
     pub(crate) packets: Option<Arc<Vec<RtpPacket>>>,
 }
@@ -78,6 +85,15 @@ pub struct Packet<'a> {
 }
 
 impl Frame {
+    /// This frame and all before it on its track are finished with: a worker that starts again begins after them. Does
+    /// nothing without [`crate::StreamConfig::checkpoints`], on other tracks than the first video track (or the first
+    /// one, without video), and for frames that are for decoding only. Never waits.
+    pub fn done(&self) {
+        if let Some(entry) = &self.entry {
+            entry.done();
+        }
+    }
+
     /// The RTP packets that the frame came in, in order. Their own numbers and times are those of whichever leg brought
     /// them, so they are not given: [`Frame::rtp_time`] is the time of all of them. Empty unless
     /// [`crate::StreamConfig::rtp_packets`] is set.

@@ -30,12 +30,15 @@
 //! `fmp4`, and `replay` drives; `leg` is RTSP, `running` the legs that play; `assembly` the stitch with `wall` and `pace`; `notices` (with
 //! `sse`) and `uplink` speak with the fleet.
 
+pub mod checkpoint;
 pub mod config;
 pub mod frame;
 
 mod assembly;
 mod fmp4;
 mod handover;
+mod journal;
+mod ledger;
 mod leg;
 mod notices;
 mod pace;
@@ -50,6 +53,7 @@ mod stream;
 mod uplink;
 mod wall;
 
+pub use checkpoint::{CheckpointError, Checkpoints, Start};
 pub use config::{Credentials, StreamConfig, Via};
 pub use frame::{Codec, Data, Discontinuity, DiscontinuityKind, Frame, Item, Packet, Track};
 pub use handover::State;

@@ -89,13 +89,18 @@ impl Replay {
             (self.began, self.waited, self.trouble) = (None, false, None);
             return;
         };
+        let Some(wanted) = assembly.wanted() else {
+            return assembly.abandon();
+        };
         let waits = assembly.waits_for_recording();
+        // An application that is behind makes the recording wait, and not the other way round.
+        if assembly.waiting().0 > 0 {
+            self.progress = now;
+        }
         if waits != self.waited || self.began.is_none() {
             (self.waited, self.progress) = (waits, now);
         }
-        if self.reading.is_none()
-            && let Some(wanted) = assembly.wanted()
-        {
+        if self.reading.is_none() {
             tracing::info!("frames are missing; the recording is read");
             self.frames = assembly.counters().replayed;
             self.began = Some((now, assembly.backlog()));

@@ -66,8 +66,8 @@ pub(crate) struct Recorded<T> {
 /// What comes next for the application.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Out<T> {
-    Live { time: i64, frame: T },
-    Recorded { time: i64, wall: Duration, decode_only: bool, frame: T },
+    Live { known: Known, frame: T },
+    Recorded { known: Known, decode_only: bool, frame: T },
     Gap(Discontinuity),
 }
 
@@ -172,12 +172,6 @@ impl<T> Splice<T> {
         self.tail = tail.into_iter().collect();
         let filling = Filling { fresh_decoder: true, restarted: true, same_line: false, ..Filling::new(None) };
         self.filling = Some(filling);
-    }
-
-    /// The frames handed over last, oldest first.
-    #[expect(dead_code, reason = "for checkpoints, which come next")]
-    pub(crate) fn tail(&self) -> impl DoubleEndedIterator<Item = &Known> + ExactSizeIterator {
-        self.tail.iter()
     }
 
     pub(crate) fn poll(&mut self) -> Option<Out<T>> {
@@ -328,7 +322,8 @@ impl<T> Splice<T> {
         filling.fresh_decoder = false;
         for unit in std::mem::take(&mut take.lead) {
             let time = line.filter(|_| unit.timed).map_or(last.time, |line| line + unit.ticks);
-            self.out.push_back(Out::Recorded { time, wall: unit.wall, decode_only: true, frame: unit.frame });
+            let known = Known { hash: unit.hash, time, wall: unit.wall };
+            self.out.push_back(Out::Recorded { known, decode_only: true, frame: unit.frame });
         }
         // Live frames may be there that follow the very frame that was found.
         self.join();
@@ -348,8 +343,9 @@ impl<T> Splice<T> {
             take.frames += 1;
         }
         self.replayed += 1;
-        self.remember(Known { hash: unit.hash, time, wall: unit.wall });
-        self.out.push_back(Out::Recorded { time, wall: unit.wall, decode_only: false, frame: unit.frame });
+        let known = Known { hash: unit.hash, time, wall: unit.wall };
+        self.remember(known);
+        self.out.push_back(Out::Recorded { known, decode_only: false, frame: unit.frame });
         self.join();
         let newest = self.held.iter().rev().find_map(|held| match held {
             Held::Unit(live) => Some(live.wall),
@@ -369,8 +365,9 @@ impl<T> Splice<T> {
 
     fn hand_over_live(&mut self, live: Live<T>) {
         let time = live.time + self.shift;
-        self.remember(Known { hash: live.hash, time, wall: live.wall });
-        self.out.push_back(Out::Live { time, frame: live.frame });
+        let known = Known { hash: live.hash, time, wall: live.wall };
+        self.remember(known);
+        self.out.push_back(Out::Live { known, frame: live.frame });
     }
 
     /// Ends the filling where the held frames go on from the last one handed over.
@@ -401,13 +398,13 @@ impl<T> Splice<T> {
         }
         if filling.abandoned {
             let (gap, frames, restarted) = (filling.gap, filling.frames, filling.restarted);
-            if restarted && gap.is_none() && frames == 0 {
+            if restarted {
                 self.shift = self.estimated_shift(first);
             }
             let Some(Held::Unit(first)) = self.held.front() else { return };
             let (after, before) = (self.tail.back().map(|last| last.time), first.time + self.shift);
             let told = match gap {
-                Some(gap) if frames == 0 => gap,
+                Some(gap) if frames == 0 && !restarted => gap,
                 _ => Discontinuity {
                     track: self.track,
                     after,

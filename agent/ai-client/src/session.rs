@@ -2,6 +2,7 @@
 //! [`crate::handover`] decides. Nothing here is shared, so there is no lock.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use mtxfleet_wire::{DrainId, FleetEvent, LegId, NodeId, WorkerReport};
@@ -9,12 +10,15 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{AbortHandle, JoinSet};
 
 use crate::assembly::Assembly;
+use crate::checkpoint::CheckpointError;
 use crate::config::Settings;
 use crate::frame::{Item, Track};
 use crate::handover::{Action, Handover, Input, Limits, State, Target};
+use crate::ledger::Ledger;
 use crate::leg::{Leg, LegError, LegItem};
 use crate::playback;
 use crate::replay::Replay;
+use crate::resume::Known;
 use crate::running::{Running, next_item};
 use crate::{Error, Status};
 
@@ -41,6 +45,16 @@ pub(crate) struct Outlets {
     pub status: watch::Sender<Status>,
     /// Told once: the tracks when the first packet came, or why none does.
     pub ready: oneshot::Sender<Result<Vec<Track>, Error>>,
+}
+
+/// What a stream with checkpoints has beside.
+pub(crate) struct Resuming {
+    /// Where frames are noted.
+    pub ledger: Arc<Ledger>,
+    /// The last frames that an earlier life finished with; none for the first one.
+    pub tail: Vec<Known>,
+    /// Told when another copy of the worker has taken over.
+    pub superseded: oneshot::Receiver<CheckpointError>,
 }
 
 /// A move that is done but for its first frame.
@@ -76,6 +90,7 @@ pub(crate) struct Session {
     moved: Option<Moved>,
     /// Recordings, while they are read.
     replay: Replay,
+    resuming: Option<Resuming>,
     /// The last tick.
     ticked: Duration,
     /// Since when nothing delivers.
@@ -95,12 +110,13 @@ enum Step {
     Sent,
     Packet(usize, Option<Result<LegItem, LegError>>),
     Recording(playback::Event),
+    Superseded(CheckpointError),
     Tick,
     Stop,
 }
 
 impl Session {
-    pub(crate) fn new(settings: Settings, http: reqwest::Client, outlets: Outlets) -> Self {
+    pub(crate) fn new(settings: Settings, http: reqwest::Client, outlets: Outlets, resuming: Option<Resuming>) -> Self {
         let limits =
             Limits { via: settings.via, leg_timeout: settings.leg_timeout, cover_timeout: settings.cover_timeout };
         let Outlets { to_app, reports, status, ready } = outlets;
@@ -114,6 +130,7 @@ impl Session {
             closing: JoinSet::new(),
             moved: None,
             replay: Replay::new(&settings, http),
+            resuming,
             ticked: Duration::ZERO,
             away_since: Some(Duration::ZERO),
             fatal: None,
@@ -141,6 +158,11 @@ impl Session {
                 Step::Sent => {}
                 Step::Packet(index, item) => self.packet(index, item),
                 Step::Recording(event) => self.recording(event),
+                Step::Superseded(error) => {
+                    self.resuming = None;
+                    self.assembly = None;
+                    self.fatal = Some(Error::Checkpoint(error));
+                }
                 Step::Tick => {
                     next_tick = self.now() + TICK;
                     self.tick();
@@ -166,6 +188,7 @@ impl Session {
             biased;
             _ = &mut *stop => Step::Stop,
             () = self.to_app.closed() => Step::Stop,
+            error = superseded(&mut self.resuming) => Step::Superseded(error),
             Some(event) = events.recv() => Step::Event(event),
             Some(done) = self.opening.join_next(), if !self.opening.is_empty() => match done {
                 Ok(opened) => Step::Opened(opened),
@@ -315,8 +338,15 @@ impl Session {
         }
         let rtp_packets = self.settings.rtp_packets;
         let recordings = self.settings.recordings;
-        let assembly =
-            self.assembly.get_or_insert_with(|| Assembly::new(self.started, tracks, rtp_packets, recordings));
+        let ledger = self.resuming.as_ref().map(|resuming| Arc::clone(&resuming.ledger));
+        let tail = self.resuming.as_ref().map(|resuming| resuming.tail.clone()).unwrap_or_default();
+        let assembly = self.assembly.get_or_insert_with(|| {
+            let mut new = Assembly::new(self.started, tracks, rtp_packets, recordings, ledger);
+            if !tail.is_empty() {
+                new.resume(tail);
+            }
+            new
+        });
         let key = assembly.open_leg(now);
         self.legs.push(Running { id: id.clone(), key, leg, heard: now, flowing: false });
         self.apply(Input::Opened(&id));
@@ -479,4 +509,15 @@ impl Session {
 #[expect(clippy::expect_used, reason = "a UUID is 36 characters that every id may hold")]
 fn fresh_leg_id() -> LegId {
     LegId::new(uuid::Uuid::new_v4().to_string()).expect("a UUID is a valid leg id")
+}
+
+/// Never, when there is nothing to be superseded, or nobody to say so any more.
+async fn superseded(resuming: &mut Option<Resuming>) -> CheckpointError {
+    match resuming {
+        Some(resuming) if !resuming.superseded.is_terminated() => match (&mut resuming.superseded).await {
+            Ok(error) => error,
+            Err(_) => std::future::pending().await,
+        },
+        _ => std::future::pending().await,
+    }
 }

@@ -1,6 +1,7 @@
 //! The application's handle.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -8,10 +9,12 @@ use mtxfleet_wire::{LegId, StitchCounters};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
+use crate::checkpoint::{CheckpointError, Start, Store};
 use crate::config::{Settings, StreamConfig};
 use crate::frame::{Item, Track};
 use crate::handover::State;
-use crate::session::{Outlets, Session};
+use crate::ledger::{Entry, Ledger};
+use crate::session::{Outlets, Resuming, Session};
 use crate::{notices, uplink};
 
 /// Events that wait for the session, and reports that wait for the uplink.
@@ -41,6 +44,9 @@ pub enum Error {
     /// The camera's settings were changed: decoders must be set up anew.
     #[error("the camera has other tracks now, so open the stream again ({0})")]
     TracksChanged(String),
+    /// At the opening: nothing is left running. Later: the stream is over.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
     #[error("the stream's task has ended unexpectedly; this is a defect")]
     Task,
 }
@@ -75,6 +81,19 @@ pub struct Stream {
     stop: Option<oneshot::Sender<()>>,
     session: JoinHandle<()>,
     uplink: JoinHandle<()>,
+    start: Start,
+    checkpoints: Option<Writing>,
+}
+
+/// Checkpoints as they are written.
+#[derive(Debug)]
+struct Writing {
+    /// Only the application itself says what is finished with.
+    explicit: bool,
+    /// The frame given last.
+    given: Option<Entry>,
+    stop: watch::Sender<bool>,
+    task: JoinHandle<()>,
 }
 
 impl Stream {
@@ -84,10 +103,15 @@ impl Stream {
     /// [`Error::Config`] with every fault at once, [`Error::NotOpened`] with what was tried last. Nothing is left
     /// running then.
     pub async fn open(config: StreamConfig) -> Result<Self, Error> {
+        let rules = config.checkpoints.clone();
         let settings = Settings::try_from(config).map_err(Error::Config)?;
         // Another provider may have been installed by the application; either will do.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let http = reqwest::Client::builder().connect_timeout(CONNECT).build().map_err(Error::Http)?;
+        let opening = match rules {
+            Some(rules) => Some((rules.explicit, Store::open(&settings, rules).await?)),
+            None => None,
+        };
         let (to_app, items) = mpsc::channel(settings.buffer);
         let (to_uplink, reports) = mpsc::channel(QUEUE);
         let (to_session, events) = mpsc::channel(QUEUE);
@@ -98,10 +122,27 @@ impl Stream {
         // The notices end when the session, which receives them, does; the uplink when it has no sender any more.
         tokio::spawn(notices::run(settings.clone(), http.clone(), to_session));
         let uplink = tokio::spawn(uplink::run(settings.clone(), http.clone(), reports, status.clone()));
-        let session = Session::new(settings, http, Outlets { to_app, reports: to_uplink, status: to_status, ready });
+        let outlets = Outlets { to_app, reports: to_uplink, status: to_status, ready };
+        let (mut start, mut resuming, mut checkpoints, mut track) = (Start::Live, None, None, None);
+        if let Some((explicit, (store, begun, tail))) = opening {
+            let ledger = Arc::new(Ledger::default());
+            ledger.begin_with(tail.iter().copied());
+            let (tell, superseded) = oneshot::channel();
+            let (tell_track, told_track) = oneshot::channel();
+            let (stop, stopped) = watch::channel(false);
+            let task = store.run(Arc::clone(&ledger), told_track, tail.len() as u64, tell, stopped);
+            checkpoints = Some(Writing { explicit, given: None, stop, task: tokio::spawn(task) });
+            (start, track) = (begun, Some(tell_track));
+            resuming = Some(Resuming { ledger, tail, superseded });
+        }
+        let session = Session::new(settings, http, outlets, resuming);
         let session = tokio::spawn(session.run(events, stopped));
         let tracks = opened.await.map_err(|_| Error::Task)??;
-        Ok(Self { items, tracks, status, stop: Some(stop), session, uplink })
+        if let Some(tell) = track {
+            let watched = tracks.iter().find(|track| track.media == "video").or(tracks.first());
+            let _ = watched.map(|track| tell.send(track.clone()));
+        }
+        Ok(Self { items, tracks, status, stop: Some(stop), session, uplink, start, checkpoints })
     }
 
     /// The next frame or gap; `None` after an error. Cancel-safe.
@@ -111,7 +152,30 @@ impl Stream {
     /// # Errors
     /// [`Error::Gone`] and [`Error::TracksChanged`]; the stream is over then.
     pub async fn next(&mut self) -> Option<Result<Item, Error>> {
-        self.items.recv().await
+        self.finish_given();
+        let next = self.items.recv().await;
+        self.note_given(next.as_ref());
+        next
+    }
+
+    /// Where the stream began. Without checkpoints always [`Start::Live`].
+    #[must_use]
+    pub const fn start(&self) -> &Start {
+        &self.start
+    }
+
+    /// Who asks for the next item has finished with the one before, unless it says so itself.
+    fn finish_given(&mut self) {
+        if let Some(entry) = self.checkpoints.as_mut().filter(|writing| !writing.explicit).and_then(|w| w.given.take())
+        {
+            entry.done();
+        }
+    }
+
+    fn note_given(&mut self, item: Option<&Result<Item, Error>>) {
+        if let (Some(writing), Some(Ok(Item::Frame(frame)))) = (&mut self.checkpoints, item) {
+            writing.given.clone_from(&frame.entry);
+        }
     }
 
     /// The tracks, in the order that [`crate::Frame::track`] counts. They stay the same over all moves.
@@ -148,6 +212,14 @@ impl Stream {
     pub async fn close(mut self) -> StitchCounters {
         drop(self.stop.take());
         self.items.close();
+        self.finish_given();
+        if let Some(Writing { stop, mut task, .. }) = self.checkpoints.take() {
+            stop.send_replace(true);
+            if tokio::time::timeout(LAST_REPORTS, &mut task).await.is_err() {
+                tracing::warn!("the last checkpoint could not be written");
+                task.abort();
+            }
+        }
         let _ = (&mut self.session).await;
         if tokio::time::timeout(LAST_REPORTS, &mut self.uplink).await.is_err() {
             tracing::debug!("the last reports could not be sent");
@@ -161,6 +233,11 @@ impl futures::Stream for Stream {
     type Item = Result<Item, Error>;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        self.items.poll_recv(context)
+        self.finish_given();
+        let next = self.items.poll_recv(context);
+        if let Poll::Ready(item) = &next {
+            self.note_given(item.as_ref());
+        }
+        next
     }
 }

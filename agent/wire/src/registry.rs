@@ -59,6 +59,13 @@ impl RegistryKeys {
         self.key("workers")
     }
 
+    /// Hash of one worker's checkpoint of one stream: `epoch` of the claim, `holder`, and `record`, a
+    /// [`crate::Checkpoint`].
+    #[must_use]
+    pub fn checkpoint(&self, worker: &WorkerId, stream: &StreamName) -> String {
+        self.key(&format!("checkpoint:{}", worker_field(worker, stream)))
+    }
+
     /// Hash: node id to [`DrainSlot`], one for each drain under way. Written only by the admission scripts.
     #[must_use]
     pub fn drains_under_way(&self) -> String {

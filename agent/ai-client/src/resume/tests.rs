@@ -41,7 +41,8 @@ fn drained(splice: &mut Line) -> Vec<Option<u64>> {
     let mut found = Vec::new();
     while let Some(out) = splice.poll() {
         match out {
-            Out::Live { time, frame } | Out::Recorded { time, frame, decode_only: false, .. } => {
+            Out::Live { known: Known { time, .. }, frame }
+            | Out::Recorded { known: Known { time, .. }, frame, decode_only: false } => {
                 assert!((time - 3600 * frame as i64).abs() <= 4, "frame {frame} has time {time}");
                 found.push(Some(frame));
             }
@@ -202,4 +203,21 @@ fn a_second_gap_while_the_first_is_filled_is_filled_too() {
     assert_eq!(drained(&mut splice), frames(100..125));
     take(&mut splice, 110, 148, false);
     assert_eq!(drained(&mut splice), frames(125..150));
+}
+
+#[test]
+fn a_worker_that_starts_again_without_a_recording_is_told_what_it_missed() {
+    // The camera's RTP clock went on, from another wrap than this worker counts from.
+    for (offset, exact) in [(5 << 32, true), (77 << 20, false)] {
+        let mut splice = Line::new(0, 90_000);
+        splice.resume((90..=99).map(|n| Known { hash: hash(n), time: 3600 * n as i64, wall: wall(n) }));
+        splice.abandon();
+        splice.live(live(300, offset));
+        let Some(Out::Gap(gap)) = splice.poll() else { panic!("no gap is told") };
+        assert_eq!(gap.after, Some(99 * 3600));
+        let off = gap.before - 300 * 3600;
+        assert!(off == 0 || !exact && off.abs() <= 1, "offset {offset} gave {gap:?}");
+        splice.live(live(301, offset));
+        assert_eq!(drained(&mut splice), frames(300..302));
+    }
 }
