@@ -25,6 +25,7 @@ pub mod redis;
 pub mod relay;
 pub mod wait;
 pub mod worker;
+pub mod worker_process;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

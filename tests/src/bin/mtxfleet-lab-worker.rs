@@ -1,0 +1,75 @@
+//! A worker as a process of its own, to be killed and started again: it says what it does with each frame, one line
+//! each, and then that it is done with it.
+//!
+//! ```text
+//! start {"Resumed":...}            F 00c0ffee00c0ffee new       G Some(3600) 7200
+//! F HASH new|replayed|recorded     a frame, by the hash of its pictures; those for decoding only are left out
+//! ```
+
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use mtxfleet_ai_client::{Checkpoints, Codec, Item, Start, Stream, StreamConfig};
+use mtxfleet_tests::compare::vcl_hash_annex_b;
+use mtxfleet_tests::plain_reader::VideoCodec;
+
+/// URL, cluster, stream, worker, token, journal, Redis or `-`, agents.
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<()> {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let [url, cluster, stream, worker, token, journal, redis, agents @ ..] = &args[..] else {
+        anyhow::bail!("URL CLUSTER STREAM WORKER TOKEN JOURNAL REDIS|- AGENT...");
+    };
+    let checkpoints = Checkpoints {
+        every_frames: 5,
+        every: Duration::from_millis(500),
+        journal: (journal != "-").then(|| PathBuf::from(journal)),
+        ..Checkpoints::explicit()
+    };
+    let config = StreamConfig {
+        redis: (redis != "-").then(|| redis.clone()),
+        agents: agents.to_vec(),
+        worker_token: Some(token.clone()),
+        checkpoints: Some(checkpoints),
+        ..StreamConfig::new(stream, worker, url, cluster)
+    };
+    let mut frames = Stream::open(config).await?;
+    let mut out = std::io::stdout().lock();
+    let start = match frames.start() {
+        Start::Live => "live".to_owned(),
+        Start::Resumed { done, .. } => format!("resumed {done}"),
+        Start::Unknown { why } => format!("unknown {why}"),
+    };
+    writeln!(out, "start {start}")?;
+    while let Some(item) = frames.next().await {
+        match item {
+            Ok(Item::Frame(frame)) if !frame.decode_only => {
+                let codec = match frame.codec {
+                    Codec::H264 => VideoCodec::H264,
+                    Codec::H265 => VideoCodec::H265,
+                    Codec::Other => continue,
+                };
+                let bytes = frame.data.annex_b().context("video comes as Annex B")?;
+                if let Some(hash) = vcl_hash_annex_b(codec, bytes) {
+                    let kind = match (frame.replayed, frame.recorded) {
+                        (true, _) => "replayed",
+                        (_, true) => "recorded",
+                        _ => "new",
+                    };
+                    writeln!(out, "F {hash:016x} {kind}")?;
+                }
+                out.flush()?;
+                frame.done();
+            }
+            Ok(Item::Frame(_)) => {}
+            Ok(Item::Discontinuity(gap)) => writeln!(out, "G {:?} {}", gap.after, gap.before)?,
+            Err(error) => {
+                writeln!(out, "E {error}")?;
+                out.flush()?;
+            }
+        }
+    }
+    Ok(())
+}
