@@ -13,6 +13,8 @@ use mtxfleet_wire::{Control, DrainRefusal, DrainView, FleetEvent, MemberView, Ro
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 
+use crate::edge::availability_file::AvailabilityFile;
+use crate::edge::checks::{self, Checked};
 use crate::edge::clock::Clock;
 use crate::edge::cloud::{Answered, CloudHandle};
 use crate::edge::gossip::Gossip;
@@ -61,6 +63,10 @@ pub struct Edges {
     pub terms_file: StateFile<Terms>,
     pub machine: MachineSampler,
     pub forwarder: Forwarder,
+    pub availability: AvailabilityFile,
+    /// `mediamtx.restart_command`; empty where none is configured.
+    pub restart_command: Vec<String>,
+    pub checked: mpsc::Sender<Checked>,
 }
 
 /// Everything outside that events come from.
@@ -74,6 +80,7 @@ pub struct Inbox {
     pub polls: mpsc::Receiver<Poll>,
     pub http: mpsc::Receiver<HttpRequest>,
     pub looks: mpsc::Receiver<Result<ServerSample, ServerProblem>>,
+    pub checked: mpsc::Receiver<Checked>,
 }
 
 #[expect(missing_debug_implementations, reason = "its parts are not all Debug, and nobody prints it")]
@@ -134,6 +141,7 @@ impl EventLoop {
                 }
                 () = tokio::time::sleep_until(wake) => Event::Tick,
                 Some(look) = inbox.looks.recv() => Event::Server(look),
+                Some(seen) = inbox.checked.recv() => Event::Checked(seen),
                 Some(peers) = inbox.peers.recv() => Event::Peers(peers),
                 Some(event) = from_registry(&mut inbox.registry) => match self.of_registry(event) {
                     Some(event) => event,
@@ -188,6 +196,7 @@ impl EventLoop {
             orchestrators: self.node.orchestrator_views(now.mono),
             decisions: self.node.all_decision_views(),
             decided: self.node.decided(),
+            availability: self.node.availability(),
         }));
     }
 
@@ -278,6 +287,17 @@ impl EventLoop {
                     }
                 });
             }
+            Effect::Check(list) => {
+                let (client, checked) = (edges.forwarder.client.clone(), edges.checked.clone());
+                tokio::spawn(async move {
+                    let seen = checks::check(list, &client).await;
+                    let _ = checked.send(seen).await;
+                });
+            }
+            Effect::RestartServer => {
+                tokio::spawn(checks::restart_server(edges.restart_command.clone()));
+            }
+            Effect::KeepAvailability => edges.availability.save(self.node.availability_record()),
             Effect::ForwardReport { http, report } => edges.forwarder.forward(http, report),
             Effect::Answer { ticket, answer } => {
                 if let Some(waiting) = self.answers.remove(&ticket) {
@@ -360,6 +380,7 @@ impl EventLoop {
     async fn stop(mut self) {
         let effects = self.node.stop(self.now());
         self.perform(effects).await;
+        self.edges.availability.flush(self.node.availability_record(), STOP_WITHIN).await;
         if let Some(registry) = &self.edges.registry {
             registry.flush(STOP_WITHIN).await;
         }

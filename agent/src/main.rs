@@ -3,7 +3,9 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use mtxfleet::command::{agent, check_config, drain, local_cloud, relay, render, simulate, status, streams, undrain};
+use mtxfleet::command::{
+    agent, availability, check_config, drain, local_cloud, relay, render, simulate, status, streams, undrain,
+};
 use mtxfleet::config::ConfigErrors;
 
 /// Takes MediaMTX servers out of service without losing one video frame.
@@ -20,6 +22,8 @@ enum Command {
     Status(status::Status),
     /// Show every stream and who reads it where.
     Streams(streams::Streams),
+    /// Show how available clusters, nodes and streams were, over a day, a week and a month.
+    Availability(availability::Availability),
     /// Serve streams locally, over URLs that never break, to programs that know nothing of the fleet.
     Relay(relay::Relay),
     /// Print the mediamtx.yml or haproxy.cfg that fits a configuration.
@@ -41,6 +45,7 @@ async fn main() -> ExitCode {
         Command::Undrain(undrain) => undrain.run().await,
         Command::Status(status) => status.run().await,
         Command::Streams(streams) => streams.run().await,
+        Command::Availability(availability) => availability.run().await,
         Command::Relay(relay) => relay.run().await,
         Command::Render(render) => render.run(),
         Command::Simulate(simulate) => simulate.run(),

@@ -6,6 +6,7 @@
 //! one), [`leadership`] (who decides for this role, in crate `leader`), [`orchestrating`] (deciding, when this node is
 //! elected), [`carrying_out`] (its own part of plans), [`controls`] (pauses) and [`publishing`] (what the world hears).
 
+pub mod availability;
 pub mod balancers;
 pub mod carrying_out;
 pub mod claims;
@@ -17,6 +18,8 @@ pub mod effect;
 pub mod event;
 pub mod fenced;
 pub mod handing_over;
+mod healing;
+pub mod health;
 pub mod leadership;
 pub mod neighbours;
 pub mod orchestrating;
@@ -31,10 +34,11 @@ use std::time::Duration;
 
 use mtxfleet_leader::{Fleet, Orchestrator};
 use mtxfleet_wire::{
-    Bitrate, EventId, EventKind, FleetEvent, Mono, NodeFacts, NodeId, NodeState, SCHEMA, ServerHealth, StreamReport,
-    UnixMillis,
+    Bitrate, EventId, EventKind, FleetEvent, HealthReport, Mono, NodeFacts, NodeId, NodeState, SCHEMA, ServerHealth,
+    StreamReport, UnixMillis,
 };
 
+use availability::Availabilities;
 use balancers::Balancers;
 use carrying_out::CarryingOut;
 use claims::Claims;
@@ -43,6 +47,7 @@ use controls::Controls;
 use draining::Draining;
 use effect::{Effect, Pace};
 use event::Event;
+use health::Health;
 use leadership::{Leadership, LeadershipSettings};
 use neighbours::Neighbours;
 use orchestrating::Orchestrating;
@@ -82,6 +87,10 @@ pub struct Settings {
     pub orchestrator: Option<Orchestrator>,
     /// `None`: no cloud, the fleet neither grows nor ends machines.
     pub cloud: Option<CloudSettings>,
+    /// `host:port` at which the agent itself reaches its RTSP server.
+    pub own_rtsp: String,
+    /// A command is configured that starts MediaMTX again.
+    pub can_restart_server: bool,
 }
 
 #[derive(Debug)]
@@ -101,6 +110,10 @@ pub struct Node {
     carrying_out: CarryingOut,
     controls: Controls,
     cloud: Option<Cloud>,
+    health: Health,
+    said_health: HealthReport,
+    availability: Availabilities,
+    started: Mono,
     said: Said,
     events_made: u64,
 }
@@ -142,6 +155,10 @@ impl Node {
             carrying_out: CarryingOut::default(),
             controls: Controls::default(),
             cloud: settings.cloud.map(|cloud| Cloud::new(cloud, &settings.facts)),
+            health: Health::new(now.mono, settings.can_restart_server),
+            said_health: HealthReport::default(),
+            availability: Availabilities::new(None, now.wall),
+            started: now.mono,
             said: Said::default(),
             events_made: 0,
             settings,
@@ -154,11 +171,19 @@ impl Node {
         (node, effects)
     }
 
+    /// Goes on from the record of availability of before the start.
+    #[must_use]
+    pub fn with_availability(mut self, record: Option<availability::Record>, now: Now) -> Self {
+        self.availability = Availabilities::new(record, now.wall);
+        self
+    }
+
     /// The one way in. Effects are to be carried out in their order.
     pub fn apply(&mut self, now: Now, event: Event) -> Vec<Effect> {
         let mut effects = Vec::new();
         match event {
-            Event::Tick => {}
+            Event::Tick => self.look_after_health(now, &mut effects),
+            Event::Checked(seen) => self.checked(now.mono, seen),
             Event::Server(look) => self.see_server(now, look),
             Event::Machine(sample) => self.machine = sample,
             Event::Peers(peers) => self.see_peers(now, peers, &mut effects),
@@ -209,6 +234,10 @@ impl Node {
             ServerHealth::Unknown => reasons.push("MediaMTX was not asked yet".to_owned()),
             ServerHealth::Away(why) => reasons.push(format!("MediaMTX is away: {why}")),
             ServerHealth::Odd(why) => reasons.push(format!("MediaMTX answers oddly: {why}")),
+        }
+        if self.delivers_nothing() {
+            let ills: Vec<&str> = self.said_health.ills.iter().map(|ill| ill.as_str()).collect();
+            reasons.push(format!("it delivers nothing: {}", ills.join(", ")));
         }
         if let Some(free) = self.too_little_disk() {
             reasons.push(format!(

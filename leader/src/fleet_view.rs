@@ -83,11 +83,9 @@ impl Member {
     #[must_use]
     pub fn serves(&self, role: Role) -> bool {
         let in_role = self.peer.facts.as_ref().is_some_and(|facts| facts.role == role);
-        let in_service = self
-            .peer
-            .load
-            .as_ref()
-            .is_some_and(|load| load.state == NodeState::Active && load.server == ServerHealth::Up);
+        let in_service = self.peer.load.as_ref().is_some_and(|load| {
+            load.state == NodeState::Active && load.server == ServerHealth::Up && !load.is_broken()
+        });
         self.liveness == Liveness::Alive && in_role && in_service
     }
 

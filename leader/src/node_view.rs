@@ -74,6 +74,7 @@ pub(crate) fn node(
         _ if member.liveness == Liveness::Suspect => Condition::Unhealthy,
         None => Condition::Launching,
         Some(load) => match load.server {
+            _ if load.is_broken() => Condition::Unhealthy,
             ServerHealth::Unknown => Condition::Launching,
             ServerHealth::Up => Condition::Serving,
             ServerHealth::Away(_) | ServerHealth::Odd(_) => Condition::Unhealthy,
@@ -153,6 +154,7 @@ mod tests {
             declines: None,
             sampled: UnixMillis(1),
             suspects: Default::default(),
+            health: None,
         };
         let node = NodeId::new(name).expect("valid");
         MemberView { node, liveness: Liveness::Alive, facts: Some(facts), load: Some(load), drain: None }

@@ -12,6 +12,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
 use crate::config::{Config, LogFormat, Secret};
+use crate::edge::availability_file::AvailabilityFile;
 use crate::edge::clock::Clock;
 use crate::edge::cloud::CloudHandle;
 use crate::edge::gossip::{Gossip, GossipSettings};
@@ -133,6 +134,9 @@ async fn run(config: Config) -> anyhow::Result<()> {
     let terms = loaded(&terms_file).unwrap_or_default();
     let now = Now { mono: clock.mono(), wall: started };
     let (node, first) = Node::start(node_settings(&config, facts, terms), saved, now);
+    let availability = AvailabilityFile::new(&config.node.state_dir);
+    let node = node.with_availability(availability.load(), now);
+    let (checked_in, checked) = mpsc::channel(8);
     let (pace, paces) = watch::channel(Pace::Calm);
     let (looks_in, looks) = mpsc::channel(1);
     tokio::spawn(look_at_server(Arc::clone(&mediamtx), clock, config.mediamtx.sample_every, paces, looks_in));
@@ -157,8 +161,11 @@ async fn run(config: Config) -> anyhow::Result<()> {
         terms_file,
         machine: MachineSampler::new(config.mediamtx.recording_dir.clone()),
         forwarder,
+        availability,
+        restart_command: config.mediamtx.restart_command.clone(),
+        checked: checked_in,
     };
-    let inbox = Inbox { peers, registry: registry_events, cloud: cloud_answers, polls, http, looks };
+    let inbox = Inbox { peers, registry: registry_events, cloud: cloud_answers, polls, http, looks, checked };
     tracing::info!(
         node = %node_id, role = %config.node.role, cluster = %config.cluster.name, http = %server.address(), "agent started"
     );
@@ -204,6 +211,8 @@ fn node_settings(config: &Config, facts: NodeFacts, terms: Terms) -> Settings {
             .cloud
             .as_ref()
             .map(|cloud| CloudSettings { poll_every: cloud.poll_every, boot_deadline: cloud.boot_deadline }),
+        own_rtsp: config.mediamtx.rtsp.clone(),
+        can_restart_server: !config.mediamtx.restart_command.is_empty(),
     }
 }
 

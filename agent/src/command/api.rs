@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use mtxfleet_wire::{DrainOrder, DrainRefusal, DrainView, FleetView, NodeId, StreamView};
+use mtxfleet_wire::{AvailabilityView, DrainOrder, DrainRefusal, DrainView, FleetView, NodeId, StreamView};
 use reqwest::{Response, StatusCode};
 use serde::de::DeserializeOwned;
 
@@ -45,6 +45,12 @@ impl Api {
 
     pub async fn fleet(&self) -> anyhow::Result<FleetView> {
         self.get("/v1/fleet").await
+    }
+
+    /// # Errors
+    /// No agent answers, or with an error.
+    pub async fn availability(&self) -> anyhow::Result<AvailabilityView> {
+        self.get("/v1/availability").await
     }
 
     pub async fn streams(&self) -> anyhow::Result<Vec<StreamView>> {

@@ -2,6 +2,7 @@
 
 pub mod agent;
 pub mod api;
+pub mod availability;
 pub mod check_config;
 pub mod drain;
 pub mod local_cloud;

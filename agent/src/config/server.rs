@@ -38,6 +38,8 @@ pub struct MediaMtx {
     pub recording_dir: Option<PathBuf>,
     /// With less free on that disk, in bytes, the node takes nothing new (1 GiB).
     pub min_disk_free: u64,
+    /// Program and arguments that start MediaMTX again (none).
+    pub restart_command: Vec<String>,
 }
 
 impl MediaMtx {
@@ -74,6 +76,7 @@ pub(super) fn mediamtx(section: &Section<'_>) -> Option<MediaMtx> {
     let rtsp_readers = section.choice("rtsp_readers", "worker", &readers);
     let recording_dir = section.optional("recording_dir", "none", "/var/lib/mtxfleet/recordings", path);
     let min_disk_free = section.size("min_disk_free", "1GiB");
+    let restart_command = section.list("restart_command", not_empty);
     Some(MediaMtx {
         api: api?,
         metrics: metrics?,
@@ -87,6 +90,7 @@ pub(super) fn mediamtx(section: &Section<'_>) -> Option<MediaMtx> {
         rtsp_readers: rtsp_readers?,
         recording_dir: recording_dir?,
         min_disk_free: min_disk_free?,
+        restart_command: restart_command?,
     })
 }
 

@@ -1,6 +1,8 @@
 //! Everything outside, one module per thing. An edge turns what it sees into an `Event` and carries
 //! out `Effect`s; it makes no decision about the fleet.
 
+pub mod availability_file;
+pub mod checks;
 pub mod clock;
 pub mod cloud;
 pub mod collectors;

@@ -15,6 +15,7 @@ use super::draining::Saved;
 use super::event::Ticket;
 use super::fenced::FencedWrites;
 use super::sample::Protocol;
+use crate::edge::checks::CheckList;
 
 #[derive(Debug, Clone, PartialEq)]
 pub enum Effect {
@@ -77,6 +78,12 @@ pub enum Effect {
         protocol: Protocol,
         session: String,
     },
+    /// Look whether these answer.
+    Check(CheckList),
+    /// Run `mediamtx.restart_command`.
+    RestartServer,
+    /// Write [`super::Node::availability_record`] to disk, when it suits.
+    KeepAvailability,
     /// Pass a worker's report on to the agent at this URL, whose drain it is about.
     ForwardReport {
         http: String,

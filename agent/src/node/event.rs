@@ -9,6 +9,7 @@ use mtxfleet_wire::{ControlOrder, DrainId, DrainOrder, DrainRefusal, Terms, Work
 use super::effect::BalancerWord;
 use super::fenced::FencedAnswer;
 use super::sample::{MachineSample, ServerProblem, ServerSample};
+use crate::edge::checks::Checked;
 
 #[derive(Debug)]
 pub enum Event {
@@ -17,6 +18,8 @@ pub enum Event {
     /// A look at MediaMTX, or why there was none.
     Server(Result<ServerSample, ServerProblem>),
     Machine(MachineSample),
+    /// The answer to [`super::effect::Effect::Check`].
+    Checked(Checked),
     /// All peers as gossip knows them now (this node is not among them).
     Peers(Vec<Peer>),
     /// Redis answers, or does not.

@@ -104,6 +104,7 @@ impl Node {
             outbound: self.server.traffic.outbound(),
             discarded_packets: self.server.traffic.discarded_packets(),
             suspects: self.fleet.silent().cloned().collect(),
+            health: Some(self.said_health.clone()),
             cpu: self.machine.cpu,
             memory: self.machine.memory,
             disk_free: self.machine.disk_free,
@@ -119,7 +120,7 @@ impl Node {
         if self.state != NodeState::Active {
             return BalancerWord::Drain;
         }
-        if self.too_little_disk().is_some() {
+        if self.too_little_disk().is_some() || self.delivers_nothing() {
             return BalancerWord::Down;
         }
         let never_seen_up = self.server.health == ServerHealth::Unknown;

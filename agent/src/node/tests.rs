@@ -58,6 +58,8 @@ fn settings(role: Role) -> Settings {
         },
         orchestrator: None,
         cloud: None,
+        own_rtsp: "127.0.0.1:8554".into(),
+        can_restart_server: true,
     }
 }
 
@@ -76,6 +78,7 @@ fn peer(name: &str, role: Role) -> Peer {
             outbound: Some(Bitrate(0)),
             discarded_packets: 0,
             suspects: Vec::new(),
+            health: None,
             cpu: None,
             memory: None,
             disk_free: None,
@@ -514,4 +517,90 @@ fn the_first_live_node_says_that_another_died_and_marks_it_offline() {
         announced(&second.apply(Event::Peers(vec![peer("a", Role::Distribution), silent()]))),
         Vec::<&str>::new()
     );
+}
+
+fn ills(effects: &[Effect]) -> Option<Vec<mtxfleet_wire::Ill>> {
+    effects.iter().find_map(|effect| match effect {
+        Effect::Announce(event) => match &event.what {
+            EventKind::NodeHealth(report) => Some(report.ills.clone()),
+            _ => None,
+        },
+        _ => None,
+    })
+}
+
+#[test]
+fn a_server_that_stays_away_is_an_ill_that_is_said_and_treated_and_over_when_it_is_back() {
+    let mut world = World::serving(Role::Distribution);
+    world.apply(Event::Tick);
+    world.after(1_000).apply(Event::Server(Err(ServerProblem::Away("refused".into()))));
+    world.apply(Event::Tick);
+    let effects = world.after(10_000).apply(Event::Tick);
+    assert!(effects.contains(&Effect::RestartServer), "{effects:?}");
+    assert_eq!(ills(&effects), Some(vec![mtxfleet_wire::Ill::Server]));
+    assert_eq!(ills(&world.after(1_000).apply(Event::Tick)), None, "said once");
+    assert!(world.node.load(world.now).is_broken(), "idle because broken");
+    world.look(&[]);
+    assert_eq!(ills(&world.after(1_000).apply(Event::Tick)), Some(vec![]));
+    assert!(!world.node.load(world.now).is_broken());
+}
+
+#[test]
+fn a_stream_that_is_read_here_and_still_while_its_owner_has_it_flowing_is_an_ill() {
+    let mut world = World::serving(Role::Distribution);
+    let mut owner = peer("i1", Role::Ingestion);
+    owner.streams = [stream("cam1", true, &[])].into();
+    let still = |world: &mut World, owner: Peer| {
+        world.apply(Event::Peers(vec![owner]));
+        for _ in 0..40 {
+            let at = world.after(1_000).now.mono;
+            let path = PathSample { name: "cam1".into(), available: true, readers: 1, ..PathSample::default() };
+            let sessions = vec![worker_session("a")];
+            world.apply(Event::Server(Ok(ServerSample { at, paths: vec![path], sessions })));
+            world.apply(Event::Tick);
+        }
+        world.node.load(world.now).health.expect("looked").ills
+    };
+    assert_eq!(still(&mut world, owner.clone()), [mtxfleet_wire::Ill::Streams]);
+    assert_eq!(world.node.readiness().map_err(|reasons| reasons.len()), Err(1));
+    let mut nowhere = owner;
+    nowhere.streams = [StreamReport { flowing: false, ..stream("cam1", true, &[]) }].into();
+    assert_eq!(still(&mut world, nowhere), [], "its camera is still, which is not this node's doing");
+}
+
+#[test]
+fn checks_are_asked_for_in_turn_and_a_peer_whose_rtsp_port_is_shut_is_told() {
+    let mut world = World::serving(Role::Distribution);
+    let check = |effects: &[Effect]| {
+        effects.iter().find_map(|effect| if let Effect::Check(list) = effect { Some(list.clone()) } else { None })
+    };
+    let list = check(&world.apply(Event::Tick)).expect("at once");
+    assert!(list.own.is_some() && list.peers.len() == 2, "{list:?}");
+    assert_eq!(check(&world.after(1_000).apply(Event::Tick)), None);
+    let list = check(&world.after(9_000).apply(Event::Tick)).expect("ten seconds later");
+    assert!(list.own.is_some() && list.peers.is_empty(), "{list:?}");
+    let seen = crate::edge::checks::Checked { own: Some(true), peers: vec![(id("b"), false), (id("c"), true)] };
+    world.apply(Event::Checked(seen));
+    world.after(1_000).apply(Event::Tick);
+    assert_eq!(world.node.load(world.now).health.expect("looked").unreachable, [id("b")]);
+}
+
+#[test]
+fn availability_is_watched_once_settled_and_not_while_this_node_is_cut_off() {
+    let mut world = World::serving(Role::Distribution);
+    let run = |world: &mut World, seconds: u64| {
+        for _ in 0..seconds {
+            world.after(1_000).look(&[]);
+            world.apply(Event::Tick);
+        }
+        let record = world.node.availability_record();
+        let line = record.kept.iter().find(|(of, _)| *of == mtxfleet_wire::Subject::Node("b".into()));
+        serde_json::to_value(line).expect("JSON")
+    };
+    assert_eq!(run(&mut world, 10), serde_json::Value::Null, "not settled");
+    let known = run(&mut world, 30);
+    assert_ne!(known, serde_json::Value::Null);
+    let silent = |name| Peer { alive: false, ..peer(name, Role::Distribution) };
+    world.apply(Event::Peers(vec![silent("b"), silent("c")]));
+    assert_eq!(run(&mut world, 30), known, "it hears nobody: it is the one that is away");
 }

@@ -63,6 +63,17 @@ impl Node {
         })
     }
 
+    #[must_use]
+    pub fn availability(&self) -> std::sync::Arc<mtxfleet_wire::AvailabilityView> {
+        self.availability.view()
+    }
+
+    /// What is to be kept over a restart.
+    #[must_use]
+    pub fn availability_record(&self) -> super::availability::Record {
+        self.availability.record()
+    }
+
     /// Drained, and not brought back.
     #[must_use]
     pub fn is_offline(&self) -> bool {

@@ -4,7 +4,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{DrainId, DrainNotice, DrainRecord, EventId, MoveOrder, NodeId, NodeState, Phase, Role, UnixMillis};
+use crate::{
+    DrainId, DrainNotice, DrainRecord, EventId, HealthReport, MoveOrder, NodeId, NodeState, Phase, Role, UnixMillis,
+};
 
 /// One event with where and when it came from.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -27,6 +29,9 @@ pub enum EventKind {
     NodeStateChanged { from: NodeState, to: NodeState, why: String },
     #[serde(rename = "node.suspected")]
     NodeSuspected,
+    /// Its agent finds other ills than before, or started its server again, or can do no more.
+    #[serde(rename = "node.health")]
+    NodeHealth(HealthReport),
     #[serde(rename = "drain.notice")]
     DrainNotice(DrainNotice),
     #[serde(rename = "drain.phase")]
@@ -41,10 +46,11 @@ pub enum EventKind {
 
 impl EventKind {
     /// All that [`EventKind::name`] can give, as filters choose from them.
-    pub const NAMES: [&'static str; 8] = [
+    pub const NAMES: [&'static str; 9] = [
         "node.joined",
         "node.state",
         "node.suspected",
+        "node.health",
         "drain.notice",
         "drain.phase",
         "drain.move",
@@ -59,6 +65,7 @@ impl EventKind {
             Self::NodeJoined { .. } => "node.joined",
             Self::NodeStateChanged { .. } => "node.state",
             Self::NodeSuspected => "node.suspected",
+            Self::NodeHealth(_) => "node.health",
             Self::DrainNotice(_) => "drain.notice",
             Self::DrainPhase { .. } => "drain.phase",
             Self::DrainMove(_) => "drain.move",

@@ -6,6 +6,7 @@
 
 mod checkpoint;
 mod event;
+mod health;
 mod http;
 mod ids;
 mod notice;
@@ -19,6 +20,7 @@ mod units;
 
 pub use checkpoint::*;
 pub use event::*;
+pub use health::*;
 pub use http::*;
 pub use ids::*;
 pub use notice::*;

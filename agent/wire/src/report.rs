@@ -17,7 +17,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Bitrate, DrainId, InstanceId, LegId, NodeId, Phase, StreamName, UnixMillis, WorkerId};
+use crate::{Bitrate, DrainId, HealthReport, InstanceId, LegId, NodeId, Phase, StreamName, UnixMillis, WorkerId};
 
 /// chitchat panics on values over 65,535 bytes; a value longer than this is refused before it is set.
 pub const MAX_GOSSIP_VALUE: usize = 60_000;
@@ -140,6 +140,9 @@ pub struct LoadReport {
     /// Nodes that this one does not hear now. A node is dead only when another one suspects it too.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub suspects: Vec<NodeId>,
+    /// What the node finds wrong with itself; `None` from an agent that does not look.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health: Option<HealthReport>,
     /// Whether this agent reaches Redis.
     pub redis: bool,
     /// An operator wants it kept: no plan drains it.
@@ -220,4 +223,12 @@ impl DrainReport {
 #[must_use]
 pub fn stream_shard(name: &StreamName) -> u8 {
     (crate::rendezvous::fnv1a(name.as_str().as_bytes()) % u64::from(STREAM_SHARDS)) as u8
+}
+
+impl LoadReport {
+    /// Its agent finds it broken: idle perhaps, but not the least loaded.
+    #[must_use]
+    pub fn is_broken(&self) -> bool {
+        self.health.as_ref().is_some_and(|health| !health.ills.is_empty())
+    }
 }

@@ -37,6 +37,7 @@ fn peer(name: &str, role: Role) -> Peer {
             outbound: Some(Bitrate(400)),
             discarded_packets: 0,
             suspects: Vec::new(),
+            health: None,
             cpu: None,
             memory: None,
             disk_free: None,

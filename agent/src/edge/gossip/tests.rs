@@ -99,6 +99,7 @@ fn load(cameras: u32) -> LoadReport {
         outbound: Some(Bitrate(1)),
         discarded_packets: 0,
         suspects: Vec::new(),
+        health: None,
         cpu: Some(0.5),
         memory: None,
         disk_free: None,

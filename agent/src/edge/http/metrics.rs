@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
-use mtxfleet_wire::{Bitrate, Liveness, NodeState, Role, ServerHealth};
+use mtxfleet_wire::{Bitrate, Ill, Liveness, NodeState, Role, ServerHealth, Subject};
 use prometheus::proto::{Counter, Gauge, LabelPair, Metric as Point, MetricFamily, MetricType};
 use prometheus::{Encoder, TextEncoder};
 
@@ -145,6 +145,12 @@ gauges! {
     DISK = "mtxfleet_disk_free_bytes", "Free where recordings go.";
     SERVER = "mtxfleet_mediamtx_up", "1 when MediaMTX answers as it should.";
     SAMPLE_AGE = "mtxfleet_sample_age_seconds", "Age of the figures of MediaMTX and of the machine.";
+    ILL = "mtxfleet_node_ill", "1 for what ails this node, 0 for what does not.";
+    RESTARTS = "mtxfleet_mediamtx_restarts", "Times that the agent started MediaMTX again in this illness.";
+    HOPELESS = "mtxfleet_node_hopeless", "1 when this node asks to be replaced.";
+    UNREACHABLE = "mtxfleet_peers_unreachable", "Live nodes whose RTSP port did not answer this one when last asked.";
+    AVAILABILITY = "mtxfleet_availability_ratio",
+        "Share of the time watched in which this node, or a cluster, was available, 0 to 1.";
     REGISTRY = "mtxfleet_registry_reachable", "1 when this agent reaches Redis.";
     MEMBERS = "mtxfleet_members", "Nodes as this agent knows them, itself included, by role and liveness.";
     MEMBER_STATES = "mtxfleet_member_states", "Nodes that are not dead, by role and state.";
@@ -168,6 +174,7 @@ fn of_snapshot(snapshot: &Snapshot) -> Vec<Sample> {
     ];
     this_node(snapshot, &mut samples);
     members(snapshot, &mut samples);
+    availability(snapshot, &mut samples);
 
     let here = || snapshot.streams.iter().filter(|view| view.node == snapshot.node.node);
     for owned in [true, false] {
@@ -216,6 +223,14 @@ fn this_node(snapshot: &Snapshot, samples: &mut Vec<Sample>) {
         (&REGISTRY, Some(flag(load.redis))),
         (&DISCARDED, Some(load.discarded_packets as f64)),
     ];
+    if let Some(health) = &load.health {
+        for ill in Ill::ALL {
+            samples.push(ILL.labelled(&[("ill", ill.as_str())], flag(health.ills.contains(&ill))));
+        }
+        samples.push(RESTARTS.sample(f64::from(health.restarts)));
+        samples.push(HOPELESS.sample(flag(health.hopeless)));
+        samples.push(UNREACHABLE.sample(health.unreachable.len() as f64));
+    }
     samples.extend(known.into_iter().filter_map(|(metric, value)| Some(metric.sample(value?))));
 }
 
@@ -240,6 +255,22 @@ fn members(snapshot: &Snapshot, samples: &mut Vec<Sample>) {
             let here = of(role).filter(|member| member.liveness != Liveness::Dead);
             let count = here.filter(|member| member.load.as_ref().is_some_and(|load| load.state == state)).count();
             samples.push(MEMBER_STATES.labelled(&[("role", role.as_str()), ("state", state.as_str())], count as f64));
+        }
+    }
+}
+
+/// Of this node and of the clusters. Every agent has those of all nodes and streams, at `/v1/availability`.
+fn availability(snapshot: &Snapshot, samples: &mut Vec<Sample>) {
+    for line in &snapshot.availability.lines {
+        let (of, name) = match &line.of {
+            Subject::Cluster(role) => ("cluster", role.as_str()),
+            Subject::Node(name) if *name == snapshot.node.node.as_str() => ("node", name.as_str()),
+            Subject::Node(_) | Subject::Stream(_) => continue,
+        };
+        for (window, seconds) in [("day", line.day), ("week", line.week), ("month", line.month)] {
+            if let Some(ratio) = seconds.ratio() {
+                samples.push(AVAILABILITY.labelled(&[("of", of), ("name", name), ("window", window)], ratio));
+            }
         }
     }
 }

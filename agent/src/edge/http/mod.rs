@@ -31,8 +31,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use mtxfleet_wire::{
-    Control, ControlOrder, DecisionView, DrainOrder, DrainRefusal, DrainView, FleetView, Liveness, MemberView, NodeId,
-    OrchestratorView, StreamView, UnixMillis, WorkerReport,
+    AvailabilityView, Control, ControlOrder, DecisionView, DrainOrder, DrainRefusal, DrainView, FleetView, Liveness,
+    MemberView, NodeId, OrchestratorView, StreamView, UnixMillis, WorkerReport,
 };
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -63,6 +63,8 @@ pub struct Snapshot {
     pub decisions: Vec<Arc<DecisionView>>,
     /// Decisions of this node since its agent started: by rule and outcome.
     pub decided: Vec<(String, &'static str, u64)>,
+    /// Reckoned once a minute.
+    pub availability: Arc<AvailabilityView>,
 }
 
 impl Snapshot {
@@ -78,6 +80,7 @@ impl Snapshot {
             orchestrators: Vec::new(),
             decisions: Vec::new(),
             decided: Vec::new(),
+            availability: Arc::default(),
         }
     }
 }

@@ -58,6 +58,7 @@ fn full_snapshot() -> Snapshot {
         outbound: Some(Bitrate(80_000)),
         discarded_packets: 0,
         suspects: Vec::new(),
+        health: None,
         cpu: Some(0.5),
         memory: Some(0.25),
         disk_free: Some(1_000),

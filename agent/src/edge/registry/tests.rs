@@ -65,6 +65,7 @@ fn node(name: &str, state: NodeState, updated: u64) -> NodeRecord {
             outbound: None,
             discarded_packets: 0,
             suspects: Vec::new(),
+            health: None,
             cpu: Some(0.5),
             memory: None,
             disk_free: None,
