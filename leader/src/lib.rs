@@ -21,6 +21,7 @@ pub mod plan_checker;
 pub mod cloud;
 pub mod ending;
 pub mod growing;
+pub mod health;
 
 pub mod simulation;
 

@@ -58,7 +58,7 @@ fn full_snapshot() -> Snapshot {
         outbound: Some(Bitrate(80_000)),
         discarded_packets: 0,
         suspects: Vec::new(),
-        health: None,
+        health: Some(mtxfleet_wire::HealthReport::default()),
         cpu: Some(0.5),
         memory: Some(0.25),
         disk_free: Some(1_000),
@@ -68,6 +68,11 @@ fn full_snapshot() -> Snapshot {
         declines: None,
         sampled: UnixMillis(1),
     });
+    let seconds = mtxfleet_wire::Availability { available_seconds: 1, watched_seconds: 2 };
+    let line = |of| mtxfleet_wire::AvailabilityLine { of, up_since: None, day: seconds, week: seconds, month: seconds };
+    let subjects = [mtxfleet_wire::Subject::Cluster(Role::Ingestion), mtxfleet_wire::Subject::Stream("cam1".into())];
+    snapshot.availability =
+        Arc::new(mtxfleet_wire::AvailabilityView { at: UnixMillis(1), lines: subjects.map(line).into() });
     snapshot.fleet.members = vec![snapshot.node.clone()];
     snapshot.streams = vec![StreamView {
         node: node(),
