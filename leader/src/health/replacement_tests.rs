@@ -35,6 +35,8 @@ fn member(name: &str) -> MemberView {
         discarded_packets: 0,
         suspects: Vec::new(),
         health: Some(HealthReport::default()),
+        declines: None,
+        protected: false,
         cpu: None,
         memory: None,
         disk_free: None,
