@@ -322,7 +322,7 @@ impl EventLoop {
             RegistryEvent::WorkerReport(report) => Some(Event::WorkerReport { report, via: Via::Registry }),
             RegistryEvent::Seeds(seeds) => {
                 self.edges.gossip.add_seeds(seeds.iter().filter_map(|seed| seed.gossip.parse().ok()).collect());
-                None
+                Some(Event::Registered(seeds.into_iter().map(|seed| seed.node).collect()))
             }
         }
     }

@@ -190,6 +190,7 @@ impl Node {
             Event::Registry { reachable } => self.registry_reachable = reachable,
             Event::Admission { drain, answer } => self.admission_answered(now, &drain, answer, &mut effects),
             Event::LeaseAnswered { number, answer } => self.leadership.answered(now, number, answer),
+            Event::Registered(members) => self.leadership.registered(members),
             // Who writes without waiting for the answer has it in the log of its edge.
             Event::FencedWritten { .. } => {}
             Event::CloudAnswered { number, answer } => self.cloud_answered(now, number, answer, &mut effects),

@@ -15,7 +15,7 @@
 //!   nobody. Who holds a lease and hears of a later term, or of another run of its own, gives the lease up and takes a
 //!   new one with a number above all it has heard.
 //! - A Redis that failed over or restarted has lost what it has lost. It is known by its replication id: leases from
-//!   before are void, numbers jump ahead, and the new holder waits one TTL, in which the old one's time runs out.
+//!   before are void, numbers jump ahead, and for one TTL nobody acts, until an older holder's time has run out.
 //! - Without Redis nobody leads. Growing alone goes on, see [`grow_only`].
 
 mod asks;
@@ -323,7 +323,7 @@ impl Election {
         };
         self.next_ask = now + self.settings.try_again();
         match (order.ask, answer) {
-            (LeaseAsk::Take { .. }, LeaseAnswer::Granted { epoch, past_lost }) => self.took(now, epoch, past_lost),
+            (LeaseAsk::Take { .. }, LeaseAnswer::Granted { epoch, wait }) => self.took(now, epoch, wait),
             (LeaseAsk::Renew { .. }, LeaseAnswer::Granted { .. }) => {
                 let valid_until = self.valid_until();
                 if let Some(holding) = &mut self.holding {
@@ -366,6 +366,11 @@ impl Election {
         self.crowd.see(now, self.settings.ttl, self.role, &self.node, neighbours);
     }
 
+    /// The registry lists these members as in service.
+    pub fn registered(&mut self, members: impl Iterator<Item = NodeId>) {
+        self.crowd.registered(&self.node, members);
+    }
+
     /// A plan with this token was seen. It is not accepted before it is on disk.
     pub fn hear_token(&mut self, role: Role, token: Token) {
         self.heard.hear(role, token);
@@ -402,7 +407,7 @@ impl Election {
         }
     }
 
-    fn took(&mut self, now: Mono, epoch: u64, past_lost: bool) {
+    fn took(&mut self, now: Mono, epoch: u64, wait: Duration) {
         let token = self.token(epoch);
         let valid_until = self.valid_until();
         // A later term was heard while Redis was asked, or Redis answered too late for it to be of use.
@@ -410,8 +415,7 @@ impl Election {
             self.releases.push(epoch);
             return;
         }
-        let acts_from = if past_lost { now + self.settings.ttl } else { now };
-        self.holding = Some(Holding { token, valid_until, acts_from });
+        self.holding = Some(Holding { token, valid_until, acts_from: now + wait });
         self.seen = None;
         self.next_ask = self.asked_at + self.settings.renew_every();
     }

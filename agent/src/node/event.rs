@@ -4,7 +4,7 @@ pub use mtxfleet_leader::Peer;
 use mtxfleet_leader::cloud::{CloudAnswer, CloudError};
 use mtxfleet_leader::election::LeaseAnswer;
 use mtxfleet_leader::growing::IntentAnswer;
-use mtxfleet_wire::{ControlOrder, DrainId, DrainOrder, DrainRefusal, Terms, WorkerReport};
+use mtxfleet_wire::{ControlOrder, DrainId, DrainOrder, DrainRefusal, NodeId, Terms, WorkerReport};
 
 use super::effect::BalancerWord;
 use super::fenced::FencedAnswer;
@@ -26,6 +26,8 @@ pub enum Event {
     Registry {
         reachable: bool,
     },
+    /// Other nodes that the registry lists as in service, or at least not as out of it.
+    Registered(Vec<NodeId>),
     /// The answer to [`super::effect::Effect::Admit`].
     Admission {
         drain: DrainId,

@@ -65,6 +65,10 @@ impl Leadership {
         self.election.saved(now.mono, terms, done);
     }
 
+    pub(super) fn registered(&mut self, members: Vec<NodeId>) {
+        self.election.registered(members.into_iter());
+    }
+
     pub(super) fn hear(&mut self, now: Now, fleet: &Fleet) {
         let neighbours: Vec<Neighbour<'_>> = fleet.members().map(Neighbour::from).collect();
         self.election.hear(now.mono, &neighbours);

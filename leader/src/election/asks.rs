@@ -32,9 +32,9 @@ pub enum LeaseAnswer {
     /// To `Take` and `Renew`.
     Granted {
         epoch: u64,
-        /// Redis has failed over, restarted or been emptied since the last term began: there may be a holder of a term
-        /// that it knows nothing of.
-        past_lost: bool,
+        /// To be waited out before anything is done, since Redis failed over, restarted or was emptied just before: there
+        /// may be a holder of a term that it knows nothing of. Zero to `Renew`.
+        wait: Duration,
     },
     /// To `Take`: another one holds it, for this long at most.
     Held { by: LeaseHolder, left: Duration },

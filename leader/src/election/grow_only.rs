@@ -20,9 +20,9 @@ const MEMBERS: usize = 10_000;
 /// Why growing is not for this node, though Redis is away.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NotGrowing {
-    #[error("this agent has not reached Redis since it started, so it does not know how large the fleet is")]
+    #[error("this agent has not read the registry since it started, so it does not know how large the fleet is")]
     NeverReachedRedis,
-    #[error("neither Redis nor gossip was asked just now")]
+    #[error("it looks again, since what it knows of Redis and of the others may be old")]
     NotKnown,
     #[error("Redis was there {0:?} ago, and a lease from then may still live")]
     LeaseMayLive(Duration),
@@ -43,6 +43,11 @@ pub(super) struct Crowd {
     silent: Option<(Mono, Mono)>,
     /// When gossip was last looked at.
     looked: Mono,
+    /// Since when each look found a majority. One look may be wrong: old heartbeats of a node that died go round by others.
+    majority_since: Option<Mono>,
+    /// Members in service by the registry, when it was last read. An agent that starts where gossip is cut off knows from
+    /// it how few it hears.
+    registered: Option<BTreeSet<NodeId>>,
     /// Members when Redis was last there, and those that came since; this node is not counted among them.
     known: BTreeSet<NodeId>,
     alive: usize,
@@ -71,12 +76,18 @@ impl Crowd {
         self.silent.is_none_or(|(since, _)| now.since(since) < ttl)
     }
 
+    /// Members in service, as the registry lists them.
+    pub(super) fn registered(&mut self, me: &NodeId, members: impl Iterator<Item = NodeId>) {
+        self.registered = Some(members.filter(|member| member != me).take(MEMBERS).collect());
+    }
+
     pub(super) fn see(&mut self, now: Mono, ttl: Duration, role: Role, me: &NodeId, neighbours: &[Neighbour<'_>]) {
         // While Redis is there the list is made anew. Without it nobody is struck off for being silent: a half that is
         // cut off would otherwise find itself whole in the end.
+        let looks_went_on = now.since(self.looked) <= ttl / 4;
         self.looked = now;
         if self.redis_answers(now, ttl) {
-            self.known.clear();
+            self.known = self.registered.clone().unwrap_or_default();
         }
         (self.alive, self.reaches_redis, self.before_me) = (0, None, None);
         for neighbour in neighbours {
@@ -101,19 +112,17 @@ impl Crowd {
                 self.before_me = Some(neighbour.node.clone());
             }
         }
+        let is_majority = (self.alive + 1) * 2 > self.known.len() + 1;
+        self.majority_since = is_majority.then(|| self.majority_since.filter(|_| looks_went_on).unwrap_or(now));
     }
 
     /// # Errors
     /// What stands against it.
     pub(super) fn may_grow(&self, now: Mono, ttl: Duration, lease_lives: bool) -> Result<(), NotGrowing> {
-        if self.reached.is_none() {
+        if self.reached.is_none() || self.registered.is_none() {
             return Err(NotGrowing::NeverReachedRedis);
         }
         let Some((since, last)) = self.silent else { return Err(NotGrowing::NotKnown) };
-        // Whoever was frozen looks again before it believes what it knew.
-        if now.since(last) > ttl / 2 || now.since(self.looked) > ttl / 2 {
-            return Err(NotGrowing::NotKnown);
-        }
         let silent = now.since(since);
         if lease_lives || silent < ttl * SILENT_TTLS {
             return Err(NotGrowing::LeaseMayLive(silent));
@@ -121,9 +130,13 @@ impl Crowd {
         if let Some(other) = &self.reaches_redis {
             return Err(NotGrowing::AnotherReachesRedis(other.clone()));
         }
-        let (alive, known) = (self.alive + 1, self.known.len() + 1);
-        if alive * 2 <= known {
-            return Err(NotGrowing::NoMajority { alive, known });
+        let Some(majority_since) = self.majority_since else {
+            return Err(NotGrowing::NoMajority { alive: self.alive + 1, known: self.known.len() + 1 });
+        };
+        // Whoever was frozen looks again before it believes what it knew.
+        let asked_just_now = now.since(last) <= ttl / 2 && now.since(self.looked) <= ttl / 4;
+        if !asked_just_now || now.since(majority_since) < ttl / 2 {
+            return Err(NotGrowing::NotKnown);
         }
         match &self.before_me {
             Some(first) => Err(NotGrowing::NotTheFirst(first.clone())),

@@ -34,7 +34,7 @@ fn ask(election: &mut Election, ms: u64) -> LeaseOrder {
 }
 
 fn granted(epoch: u64) -> LeaseAnswer {
-    LeaseAnswer::Granted { epoch, past_lost: false }
+    LeaseAnswer::Granted { epoch, wait: Duration::ZERO }
 }
 
 fn save(election: &mut Election, ms: u64) {
@@ -186,7 +186,7 @@ fn of_one_epoch_the_run_heard_first_is_obeyed_and_an_older_epoch_never() {
 fn after_redis_lost_its_past_a_holder_waits_one_ttl_before_it_acts() {
     let mut election = election();
     let order = ask(&mut election, 0);
-    election.answered(at(10), order.number, LeaseAnswer::Granted { epoch: 9, past_lost: true });
+    election.answered(at(10), order.number, LeaseAnswer::Granted { epoch: 9, wait: Duration::from_secs(6) });
     save(&mut election, 10);
     for ms in (1_500..6_000).step_by(1_500) {
         let renewal = ask(&mut election, ms);
@@ -222,13 +222,14 @@ fn without_redis(election: &mut Election, ms: u64, others: &[Neighbour<'_>]) -> 
     let order = ask(election, 0);
     let by = LeaseHolder { node: id("z"), token: token(3, OTHER) };
     election.answered(at(0), order.number, LeaseAnswer::Held { by, left: Duration::from_millis(100) });
+    election.registered(others.iter().map(|other| other.node.clone()));
     election.hear(at(0), others);
     for now in (0..=ms).step_by(100) {
         for order in tick(election, now) {
             election.answered(at(now), order.number, LeaseAnswer::Unreachable("refused".into()));
         }
+        election.hear(at(now), others);
     }
-    election.hear(at(ms), others);
     election.standing(at(ms))
 }
 
@@ -265,6 +266,11 @@ fn a_half_that_is_cut_off_does_not_find_itself_whole_when_gossip_forgets_the_oth
 
 #[test]
 fn whoever_was_frozen_looks_again_before_it_lets_anything_grow() {
+    let mut fresh = election();
+    fresh.crowd.reached(at(0));
+    fresh.crowd.not_reached(at(0));
+    let why = Standing::Idle(Why::NoRedis(NotGrowing::NeverReachedRedis));
+    assert_eq!(fresh.standing(at(20_000)), why, "the registry was not read");
     let mut election = election();
     without_redis(&mut election, 8_000, &[]);
     let thawed = election.standing(at(40_000));

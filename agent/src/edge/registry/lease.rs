@@ -115,7 +115,9 @@ fn understand(said: &[String]) -> RedisResult<LeaseAnswer> {
     let words: Vec<&str> = said.iter().map(String::as_str).collect();
     let number = |text: &str| text.parse::<u64>().map_err(|_| super::scripts::odd("lease"));
     Ok(match words[..] {
-        ["granted", epoch, past_lost] => LeaseAnswer::Granted { epoch: number(epoch)?, past_lost: past_lost == "1" },
+        ["granted", epoch, wait] => {
+            LeaseAnswer::Granted { epoch: number(epoch)?, wait: Duration::from_millis(number(wait)?) }
+        }
         ["held", node, run, epoch, left] => {
             let node = NodeId::new(node).map_err(|_| super::scripts::odd("lease"))?;
             let run = run.parse().map_err(|_| super::scripts::odd("lease"))?;

@@ -93,7 +93,7 @@ impl Asker {
     /// Takes the lease, which must be free.
     async fn take(&mut self, floor: u64) -> (u64, bool) {
         match self.ask(LeaseAsk::Take { floor }).await {
-            LeaseAnswer::Granted { epoch, past_lost } => (epoch, past_lost),
+            LeaseAnswer::Granted { epoch, wait } => (epoch, !wait.is_zero()),
             other => panic!("not granted: {other:?}"),
         }
     }
@@ -124,7 +124,7 @@ async fn one_run_holds_a_lease_at_a_time_and_the_next_has_a_higher_number() {
     assert!(left <= TTL && left > TTL / 2, "{left:?}");
     assert_eq!(b.ask(LeaseAsk::Renew { epoch: first }).await, LeaseAnswer::Lost);
     assert_eq!(b.ask(LeaseAsk::Release { epoch: first }).await, LeaseAnswer::Released);
-    let granted = LeaseAnswer::Granted { epoch: first, past_lost: false };
+    let granted = LeaseAnswer::Granted { epoch: first, wait: Duration::ZERO };
     assert_eq!(a.ask(LeaseAsk::Renew { epoch: first }).await, granted, "another's release changed nothing");
     // The answer to an ask was lost: it asks again, and has the same term.
     assert_eq!(a.ask(LeaseAsk::Take { floor: first - 1 }).await, granted);
@@ -149,7 +149,7 @@ async fn a_lease_ends_by_itself_and_its_term_is_remembered() {
     let taken = async {
         loop {
             match b.ask(LeaseAsk::Take { floor: 0 }).await {
-                LeaseAnswer::Granted { epoch, past_lost } => return (epoch, past_lost),
+                LeaseAnswer::Granted { epoch, wait } => return (epoch, !wait.is_zero()),
                 LeaseAnswer::Held { left, .. } => tokio::time::sleep(left).await,
                 other => panic!("{other:?}"),
             }
@@ -167,7 +167,7 @@ async fn a_floor_lifts_the_number_above_what_the_asker_knows_of() {
     let floor = mtxfleet_wire::MAX_EPOCH - 2;
     assert!(first < floor);
     assert_eq!(a.take(floor).await, (floor + 1, false));
-    let granted = LeaseAnswer::Granted { epoch: floor + 1, past_lost: false };
+    let granted = LeaseAnswer::Granted { epoch: floor + 1, wait: Duration::ZERO };
     assert_eq!(a.ask(LeaseAsk::Renew { epoch: floor + 1 }).await, granted);
 }
 
@@ -214,7 +214,7 @@ async fn an_emptied_redis_and_one_that_forbids_info_still_give_leases() {
     let (second, past_lost) = a.take(first).await;
     assert!(past_lost && second > first);
     run(redis::cmd("ACL").arg("SETUSER").arg("default").arg("-info"), &mut other).await;
-    let granted = LeaseAnswer::Granted { epoch: second, past_lost: false };
+    let granted = LeaseAnswer::Granted { epoch: second, wait: Duration::ZERO };
     assert_eq!(a.ask(LeaseAsk::Renew { epoch: second }).await, granted);
     let (third, past_lost) = a.take(second).await;
     assert_eq!((third, past_lost), (second + 1, false));
@@ -250,7 +250,10 @@ async fn a_redis_that_hangs_or_is_gone_is_said_in_time_and_found_again() {
     assert!(matches!(a.ask(LeaseAsk::Renew { epoch: first }).await, LeaseAnswer::Unreachable(_)));
     assert!(began.elapsed() < TTL / 2, "{:?}", began.elapsed());
     redis.thaw();
-    assert_eq!(a.ask(LeaseAsk::Renew { epoch: first }).await, LeaseAnswer::Granted { epoch: first, past_lost: false });
+    assert_eq!(
+        a.ask(LeaseAsk::Renew { epoch: first }).await,
+        LeaseAnswer::Granted { epoch: first, wait: Duration::ZERO }
+    );
     redis.kill();
     assert!(matches!(a.ask(LeaseAsk::Renew { epoch: first }).await, LeaseAnswer::Unreachable(_)));
     redis.restart().await;
