@@ -345,9 +345,10 @@ impl Election {
                 self.holding = None;
                 self.next_ask = now;
             }
-            // What Redis did before it could not reach enough replicas is undone there. Its number is used up.
+            // Its number is used up: a release that comes late must not end a later lease.
             (LeaseAsk::Take { .. }, LeaseAnswer::NotReplicated { epoch }) => {
                 self.heard.hear(self.role, self.token(epoch));
+                self.releases.push(epoch);
             }
             _ => {}
         }

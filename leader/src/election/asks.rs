@@ -42,8 +42,8 @@ pub enum LeaseAnswer {
     Lost,
     /// To `Release`: this run does not hold it now.
     Released,
-    /// Granted, and then not on as many replicas as must have it. A lease that was taken is released again; one that
-    /// was renewed lasts no longer than before, as far as its holder may count on it.
+    /// Granted, and then not on as many replicas as must have it: a lease that was taken is not acted on, one that was
+    /// renewed lasts no longer than before, as far as its holder may count on it.
     NotReplicated { epoch: u64 },
     /// No answer in time. Whether Redis did it is not known.
     Unreachable(String),

@@ -183,6 +183,21 @@ fn of_one_epoch_the_run_heard_first_is_obeyed_and_an_older_epoch_never() {
 }
 
 #[test]
+fn a_lease_that_did_not_reach_the_replicas_is_given_back_and_a_renewal_that_did_not_adds_no_time() {
+    let mut election = election();
+    let order = ask(&mut election, 0);
+    election.answered(at(10), order.number, LeaseAnswer::NotReplicated { epoch: 3 });
+    assert_eq!(ask(&mut election, 10).ask, LeaseAsk::Release { epoch: 3 });
+    let order = ask(&mut election, 600);
+    assert_eq!(order.ask, LeaseAsk::Take { floor: 3 });
+    election.answered(at(600), order.number, granted(4));
+    save(&mut election, 600);
+    let order = ask(&mut election, 2_100);
+    election.answered(at(2_110), order.number, LeaseAnswer::NotReplicated { epoch: 4 });
+    assert!(is_acting(&election, 6_400) && !is_acting(&election, 6_480));
+}
+
+#[test]
 fn after_redis_lost_its_past_a_holder_waits_one_ttl_before_it_acts() {
     let mut election = election();
     let order = ask(&mut election, 0);

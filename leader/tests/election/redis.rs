@@ -94,10 +94,6 @@ impl Redis {
                 self.on_the_way.clear();
                 self.servers[1 - at].data = self.servers[at].data.clone();
             } else {
-                if let LeaseAsk::Take { .. } = order.ask {
-                    let undo = LeaseOrder { ask: LeaseAsk::Release { epoch }, ..order.clone() };
-                    self.servers[at].lease(true_ms as i64, &undo, tells_history);
-                }
                 answer = LeaseAnswer::NotReplicated { epoch };
             }
         }

@@ -368,7 +368,7 @@ impl World {
         self.is_running(a) && self.is_running(b) && self.cuts[a] & (1 << b) == 0 && self.cuts[b] & (1 << a) == 0
     }
 
-    /// Each running node swaps all it knows with one other.
+    /// Each running node swaps all it knows with one other that it reaches.
     fn gossip(&mut self) {
         let count = self.nodes.len();
         for number in 0..count {
@@ -376,10 +376,9 @@ impl World {
                 continue;
             }
             self.nodes[number].publish(number, self.now);
-            let other = self.random.below(count as u64) as usize;
-            if other == number || !self.hear_each_other(number, other) {
-                continue;
-            }
+            let first = self.random.below(count as u64) as usize;
+            let mut others = (0..count).map(|at| (first + at) % count).filter(|other| *other != number);
+            let Some(other) = others.find(|other| self.hear_each_other(number, *other)) else { continue };
             for about in 0..count {
                 let (mine, theirs) = (self.nodes[number].view[about].clone(), self.nodes[other].view[about].clone());
                 let now = self.now;
@@ -497,10 +496,10 @@ impl World {
         node.plan = unfinished.or(node.plan);
 
         // Carrying out: the plan of the token that it accepts.
-        let plans = node.view.iter().filter_map(|known| known.says.plan).chain(node.plan);
+        let mut plans = node.view.iter().filter_map(|known| known.says.plan).chain(node.plan);
         let obeyed = match defect {
-            Some(Defect::ObeyAnyone) => plans.last(),
-            _ => plans.filter(|token| election.accepts(ROLE, *token)).last(),
+            Some(Defect::ObeyAnyone) => plans.next_back(),
+            _ => plans.rfind(|token| election.accepts(ROLE, *token)),
         };
         if let Some(token) = obeyed {
             self.judge.obeys(number, token, &node.disk)?;

@@ -77,10 +77,6 @@ impl LeaseTask {
             && !self.replicated(&mut connection, order.ttl / 6).await?
         {
             tracing::warn!(role = %order.role, replicas = self.replicas, "a lease did not reach enough replicas of Redis");
-            if let LeaseAsk::Take { .. } = order.ask {
-                let undo = LeaseOrder { ask: LeaseAsk::Release { epoch }, ..order.clone() };
-                self.call(&mut connection, &undo).await?;
-            }
             answer = LeaseAnswer::NotReplicated { epoch };
         }
         self.connection = Some(connection);
