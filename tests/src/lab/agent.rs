@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
-use mtxfleet_wire::{DrainOrder, DrainRefusal, DrainView, FleetView, MemberView, NodeId, StreamView};
+use mtxfleet_wire::{DrainOrder, DrainRefusal, DrainView, FleetView, MemberView, NodeId, OrchestratorView, StreamView};
 use reqwest::{Method, StatusCode};
 use serde::de::DeserializeOwned;
 
@@ -14,20 +14,54 @@ use super::process::Process;
 /// No answer of an agent takes longer than this, unless it hangs.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 
-/// One agent of a lab.
+/// One agent that this lab started itself.
 #[derive(Debug)]
 pub struct Agent {
-    pub node: NodeId,
     pub process: Process,
     pub http: SocketAddr,
+    pub api: Api,
+}
+
+impl std::ops::Deref for Agent {
+    type Target = Api;
+    fn deref(&self) -> &Api {
+        &self.api
+    }
+}
+
+/// The HTTP API of one agent.
+#[derive(Debug, Clone)]
+pub struct Api {
+    pub node: NodeId,
+    /// `http://host:port`.
+    pub url: String,
     pub(super) token: String,
 }
 
-impl Agent {
+impl Api {
     /// `http://host:port`.
     #[must_use]
     pub fn url(&self) -> String {
-        format!("http://{}", self.http)
+        self.url.clone()
+    }
+
+    /// `GET /v1/orchestrators`: who leads each role, with plan and last decisions.
+    ///
+    /// # Errors
+    /// As [`Self::fleet`].
+    pub async fn orchestrators(&self) -> Result<Vec<OrchestratorView>> {
+        self.get("/v1/orchestrators").await?.context("no orchestrators")
+    }
+
+    /// `POST` or `DELETE /v1/protect`: no plan drains a protected node.
+    ///
+    /// # Errors
+    /// When it does not answer, or refuses.
+    pub async fn protect(&self, protected: bool) -> Result<()> {
+        let method = if protected { Method::POST } else { Method::DELETE };
+        let request = client().request(method, self.url() + "/v1/protect").bearer_auth(&self.token);
+        request.send().await?.error_for_status()?;
+        Ok(())
     }
 
     /// The bearer token of its API.

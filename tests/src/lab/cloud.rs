@@ -13,13 +13,13 @@ use mtxfleet_leader::cloud::{Group, InstanceState};
 use mtxfleet_wire::{InstanceId, Liveness, NodeId, NodeState, Role, ServerHealth};
 use serde_json::{Value, json};
 
+use super::Lab;
 use super::address::Loopback;
 use super::agent::{Api, client};
 use super::media_server::Listeners;
 use super::node::{Fields, Shared, agent_config};
 use super::process::{Process, Recipe};
 use super::wait::{PATIENCE, wait_for};
-use super::{Lab, programs};
 
 /// How a lab's cloud is set. Windows are short: what takes minutes in service takes seconds here.
 #[derive(Debug, Clone)]
@@ -88,6 +88,8 @@ pub struct CloudNode {
     pub id: NodeId,
     pub instance: InstanceId,
     pub state: NodeState,
+    /// `host:port` of its RTSP server.
+    pub rtsp: String,
     pub api: Api,
 }
 
@@ -245,7 +247,8 @@ impl Lab {
         let node = |member: mtxfleet_wire::MemberView| {
             let facts = member.facts.filter(|_| member.liveness == Liveness::Alive)?;
             let api = Api { node: member.node.clone(), url: facts.http, token: self.token.clone() };
-            Some(CloudNode { id: member.node, instance: facts.instance?, state: member.load?.state, api })
+            let (id, rtsp) = (member.node, facts.rtsp);
+            Some(CloudNode { id, instance: facts.instance?, state: member.load?.state, rtsp, api })
         };
         Ok(fleet.members.into_iter().filter_map(node).collect())
     }
@@ -325,13 +328,14 @@ restart = {restart}
     );
     for slot in slots {
         text += &format!(
-            "[[group.slot]]\nslot = \"{}\"\nip = \"{}\"\nrtsp = \"{}\"\napi = \"{}\"\nmetrics = \"{}\"\nresolver = \"{}\"\n\
+            "[[group.slot]]\nslot = \"{}\"\nip = \"{}\"\nrtsp = \"{}\"\napi = \"{}\"\nmetrics = \"{}\"\nplayback = \"{}\"\nresolver = \"{}\"\n\
              gossip = \"{}\"\nhttp = \"{}\"\nagent_check = \"{}\"\n",
             slot.name,
             slot.at.rtsp.ip(),
             slot.at.rtsp,
             slot.at.api,
             slot.at.metrics,
+            slot.at.playback,
             slot.at.resolver,
             slot.gossip,
             slot.http,
@@ -352,6 +356,7 @@ fn agent_template(settings: &CloudSettings, shared: &Shared, at: SocketAddr) -> 
         ip: text("ip"),
         api: text("api"),
         metrics: text("metrics"),
+        playback: text("playback"),
         rtsp: text("rtsp"),
         gossip: text("gossip"),
         seeds: seeds.join(", "),

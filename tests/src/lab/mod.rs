@@ -12,6 +12,7 @@ pub mod agent;
 pub mod audience;
 pub mod balancer;
 pub mod camera;
+pub mod cloud;
 pub mod drain;
 pub mod media_server;
 pub mod node;
@@ -38,6 +39,7 @@ use mtxfleet_wire::{Liveness, NodeId, NodeState, Role, ServerHealth};
 use address::Loopback;
 use balancer::Balancer;
 use camera::{Camera, CameraKind};
+use cloud::{Cloud, CloudSettings};
 use node::{Node, Settings};
 use pulled_camera::PulledCamera;
 use reader::ReconnectingReader;
@@ -60,6 +62,7 @@ pub struct Builder {
     redis: Option<Keeps>,
     server: Option<ServerBinary>,
     settings: Settings,
+    cloud: Option<CloudSettings>,
 }
 
 impl Builder {
@@ -103,6 +106,15 @@ impl Builder {
     #[must_use]
     pub fn server(mut self, server: ServerBinary) -> Self {
         self.server = Some(server);
+        self
+    }
+
+    /// All distribution nodes come from a local cloud and not from [`Builder::distribution`]: their orchestrator grows and
+    /// shrinks the cluster.
+    #[must_use]
+    pub fn cloud(mut self, settings: CloudSettings) -> Self {
+        self.distribution = 0;
+        self.cloud = Some(settings);
         self
     }
 
@@ -156,14 +168,20 @@ impl Builder {
         for plan in planned {
             nodes.push(Node::start(plan, &shared, folder.path(), &logs).await?);
         }
+        let cloud = match self.cloud {
+            Some(settings) => Some(Cloud::start(settings, &shared, &mut loopback, folder.path(), &logs).await?),
+            None => None,
+        };
         let servers = |role: Role| -> Vec<Server> {
             let of_role = nodes.iter().filter(|node| node.role == role);
             of_role.map(|node| Server::new(node.id.as_str(), node.server.at.rtsp, node.agent_check)).collect()
         };
-        let (ingestion, distribution) = (servers(Role::Ingestion), servers(Role::Distribution));
+        let (ingestion, mut distribution) = (servers(Role::Ingestion), servers(Role::Distribution));
+        distribution.extend(cloud.iter().flat_map(Cloud::servers));
         let balancer = Balancer::start(&mut loopback, ingestion, distribution, folder.path(), &logs).await?;
         let token = shared.token.clone();
-        let mut lab = Lab { cameras: Vec::new(), pulled: Vec::new(), balancer, nodes, redis, server, token, folder };
+        let mut lab =
+            Lab { cameras: Vec::new(), pulled: Vec::new(), balancer, nodes, cloud, redis, server, token, folder };
         lab.wait_whole().await?;
         let published = self.cameras.len();
         for (index, kind) in self.pulled.into_iter().enumerate() {
@@ -187,6 +205,8 @@ pub struct Lab {
     pub pulled: Vec<PulledCamera>,
     pub balancer: Balancer,
     pub nodes: Vec<Node>,
+    /// Where its distribution nodes come from, in a lab that was built with a cloud.
+    pub cloud: Option<Cloud>,
     pub redis: Option<Redis>,
     /// Which server the nodes run.
     pub server: ServerBinary,
@@ -206,6 +226,7 @@ impl Lab {
             redis: Some(Keeps::Nothing),
             server: None,
             settings: Settings::default(),
+            cloud: None,
         }
     }
 
@@ -333,7 +354,8 @@ impl Lab {
         for node in &mut self.nodes {
             node.server.wait_ready().await?;
         }
-        let (count, redis) = (self.nodes.len(), self.redis.is_some());
+        let of_cloud = self.cloud.as_ref().map_or(0, |cloud| cloud.settings.min as usize);
+        let (count, redis) = (self.nodes.len() + of_cloud, self.redis.is_some());
         for node in &mut self.nodes {
             let what = format!("{} to see {count} nodes in service", node.id);
             wait_for(what, PATIENCE, async || -> Result<()> {
@@ -356,11 +378,16 @@ impl Lab {
         wait_for("HAProxy to see every server up", PATIENCE, async || -> Result<()> {
             balancer.process.check_alive()?;
             for ((backend, server), state) in balancer.statistics().servers().await? {
-                ensure!(state.status == "UP", "{backend}/{server} is {}", state.status);
+                let is_slot = of_cloud > 0 && backend == balancer::READERS;
+                ensure!(is_slot || state.status == "UP", "{backend}/{server} is {}", state.status);
             }
             Ok(())
         })
-        .await
+        .await?;
+        if of_cloud > 0 {
+            self.wait_cloud_nodes(of_cloud, PATIENCE).await?;
+        }
+        Ok(())
     }
 
     /// Waits until a node is in service, as it says itself, every other one sees it and HAProxy does.
@@ -424,11 +451,15 @@ impl Lab {
     /// # Errors
     /// When an agent does not answer.
     pub async fn legs(&self) -> Result<Vec<(NodeId, usize)>> {
+        let mut apis: Vec<agent::Api> = self.of_role(Role::Distribution).map(|node| node.agent.api.clone()).collect();
+        if self.cloud.is_some() {
+            apis.extend(self.cloud_nodes().await?.into_iter().map(|node| node.api));
+        }
         let mut counted = Vec::new();
-        for node in self.of_role(Role::Distribution) {
-            let streams = node.agent.streams().await?;
-            let legs = streams.iter().filter(|s| s.node == node.id).map(|s| s.stream.legs.len()).sum();
-            counted.push((node.id.clone(), legs));
+        for api in apis {
+            let streams = api.streams().await?;
+            let legs = streams.iter().filter(|s| s.node == api.node).map(|s| s.stream.legs.len()).sum();
+            counted.push((api.node.clone(), legs));
         }
         counted.sort_by_key(|(_, legs)| std::cmp::Reverse(*legs));
         Ok(counted)
@@ -444,6 +475,9 @@ impl Drop for Lab {
         for node in &mut self.nodes {
             node.agent.process.signal(libc::SIGTERM);
             node.server.process.signal(libc::SIGTERM);
+        }
+        if let Some(cloud) = &mut self.cloud {
+            cloud.process.signal(libc::SIGTERM);
         }
         self.balancer.process.signal(libc::SIGTERM);
     }

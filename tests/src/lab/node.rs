@@ -10,7 +10,7 @@ use mtxfleet_wire::{NodeId, Role};
 use sha2::Sha256;
 
 use super::address::Loopback;
-use super::agent::{Agent, client};
+use super::agent::{Agent, Api, client};
 use super::media_server::{Listeners, MediaServer};
 use super::process::Recipe;
 use super::wait::{PATIENCE, wait_for};
@@ -51,6 +51,27 @@ impl Plan {
         let at = Listeners::next(loopback)?;
         Ok(Self { id, role, at, gossip: loopback.port()?, http: loopback.port()?, agent_check: loopback.port()? })
     }
+
+    fn fields(&self, shared: &Shared, dir: &Path) -> Fields {
+        let others = shared.seeds.iter().filter(|seed| **seed != self.gossip);
+        let seeds: Vec<String> = others.map(|seed| format!("\"{seed}\"")).collect();
+        Fields {
+            id: self.id.to_string(),
+            role: self.role,
+            state: dir.join("state").display().to_string(),
+            ip: self.at.rtsp.ip().to_string(),
+            api: self.at.api.to_string(),
+            metrics: self.at.metrics.to_string(),
+            playback: self.at.playback.to_string(),
+            rtsp: self.at.rtsp.to_string(),
+            gossip: self.gossip.to_string(),
+            seeds: seeds.join(", "),
+            http: self.http.to_string(),
+            resolver: self.at.resolver.to_string(),
+            agent_check: self.agent_check.to_string(),
+            balanced_as: self.id.to_string(),
+        }
+    }
 }
 
 /// What all nodes of a lab have in common.
@@ -83,11 +104,15 @@ impl Node {
         std::fs::create_dir(&dir)?;
         let server = MediaServer::start(&shared.binary, &plan.id, plan.role, plan.at, &shared.credential, &dir, logs)?;
         let config = dir.join("mtxfleet.toml");
-        std::fs::write(&config, agent_config(&plan, shared, &dir)).with_context(|| config.display().to_string())?;
+        std::fs::write(&config, agent_config(&plan.fields(shared, &dir), shared))
+            .with_context(|| config.display().to_string())?;
         let recipe =
             Recipe::new(plan.id.as_str(), &shared.agent).args(["agent", "--config", &config.display().to_string()]);
-        let agent =
-            Agent { node: plan.id.clone(), process: recipe.start(logs)?, http: plan.http, token: shared.token.clone() };
+        let agent = Agent {
+            process: recipe.start(logs)?,
+            http: plan.http,
+            api: Api { node: plan.id.clone(), url: format!("http://{}", plan.http), token: shared.token.clone() },
+        };
         let mut node = Self { id: plan.id, role: plan.role, agent, server, agent_check: plan.agent_check };
         node.wait_agent().await?;
         Ok(node)
@@ -115,12 +140,31 @@ impl Node {
     }
 }
 
+/// What of an agent's configuration is its own.
+#[derive(Debug)]
+pub(super) struct Fields {
+    pub(super) id: String,
+    pub(super) role: Role,
+    pub(super) state: String,
+    pub(super) ip: String,
+    pub(super) api: String,
+    pub(super) metrics: String,
+    pub(super) playback: String,
+    pub(super) rtsp: String,
+    pub(super) gossip: String,
+    /// TOML, without the brackets.
+    pub(super) seeds: String,
+    pub(super) http: String,
+    pub(super) resolver: String,
+    pub(super) agent_check: String,
+    /// Its name in HAProxy.
+    pub(super) balanced_as: String,
+}
+
 /// What `docs/ref/config.md` describes. What is not set has its default.
-fn agent_config(plan: &Plan, shared: &Shared, dir: &Path) -> String {
-    let others = shared.seeds.iter().filter(|seed| **seed != plan.gossip);
-    let seeds: Vec<String> = others.map(|seed| format!("\"{seed}\"")).collect();
+pub(super) fn agent_config(fields: &Fields, shared: &Shared) -> String {
     let registry = shared.redis.as_ref().map(|url| format!("[registry]\nurl = \"{url}\"\n")).unwrap_or_default();
-    let backend = match plan.role {
+    let backend = match fields.role {
         Role::Ingestion => balancer::PUBLISHERS,
         Role::Distribution => balancer::READERS,
     };
@@ -151,28 +195,29 @@ token = "{token}"
 listen = "{resolver}"
 [balancer.haproxy]
 agent_check = "{agent_check}"
-expected_pollers = ["{balancer}/{backend}/{id}"]
+expected_pollers = ["{balancer}/{backend}/{balanced_as}"]
 [drain]
 {drain}
 [log]
 level = "{log}"
 "#,
-        id = plan.id,
-        role = plan.role,
-        state = dir.join("state").display(),
-        ip = plan.at.rtsp.ip(),
+        id = fields.id,
+        role = fields.role,
+        state = fields.state,
+        ip = fields.ip,
         key = shared.cluster_key,
-        api = plan.at.api,
-        metrics = plan.at.metrics,
-        playback = plan.at.playback,
-        rtsp = plan.at.rtsp,
+        api = fields.api,
+        metrics = fields.metrics,
+        playback = fields.playback,
+        rtsp = fields.rtsp,
         rtsp_readers = if shared.settings.plain_readers_are_viewers { "viewer" } else { "worker" },
-        gossip = plan.gossip,
-        seeds = seeds.join(", "),
-        http = plan.http,
+        gossip = fields.gossip,
+        seeds = fields.seeds,
+        http = fields.http,
         token = shared.token,
-        resolver = plan.at.resolver,
-        agent_check = plan.agent_check,
+        resolver = fields.resolver,
+        agent_check = fields.agent_check,
+        balanced_as = fields.balanced_as,
         balancer = balancer::NAME,
         drain = shared.settings.drain,
         log = std::env::var("MTXFLEET_LAB_LOG").unwrap_or_else(|_| "info".to_owned()),
