@@ -176,9 +176,17 @@ impl Assembly {
         self.pace.end()
     }
 
-    /// Between two frames before the pause that is being measured; zero while nothing is known.
-    pub(crate) fn frame_interval(&self) -> Duration {
-        self.pace.interval_before()
+    /// Media time that no frame shows since the measuring began, and the frame interval before.
+    pub(crate) fn missing(&self) -> (Duration, Duration) {
+        self.pace.missing()
+    }
+
+    /// A frame of the watched track is handed over.
+    fn show(&mut self, time: i64) {
+        let clock = i128::from(self.tracks.get(self.watched).map_or(1, |track| track.clock_rate.max(1)));
+        self.watched_frames += 1;
+        self.pace.shows((i128::from(time) * 1_000_000 / clock) as i64);
+        self.pace.frame(self.started.elapsed());
     }
 
     pub(crate) fn counters(&self) -> StitchCounters {
@@ -240,8 +248,7 @@ impl Assembly {
         }
         let hash = if self.splice.is_some() { unit.content_hash(track.codec) } else { 0 };
         let Some(splice) = &mut self.splice else {
-            self.watched_frames += 1;
-            self.pace.frame(now);
+            self.show(unit.rtp_time);
             return self.out(frame);
         };
         if splice.is_filling() {
@@ -278,8 +285,7 @@ impl Assembly {
                 }
             };
             if !frame.decode_only {
-                self.watched_frames += 1;
-                self.pace.frame(self.started.elapsed());
+                self.show(frame.rtp_time);
             }
             self.out(frame);
         }

@@ -430,17 +430,18 @@ impl Session {
 
     fn report_move(&mut self) {
         let (now, frames) = (self.now(), self.assembly.as_ref().map_or(0, |assembly| assembly.watched_frames));
+        let filling = self.assembly.as_ref().is_some_and(Assembly::is_filling);
         let done = |moved: &mut Moved| {
-            let longest = match moved.how {
-                How::MakeBeforeBreak { .. } => FRAME_AFTER_MOVE,
-                // It goes on with a keyframe.
-                How::CameraCameBack => FRAME_AFTER_RETURN,
+            let (longest, filling) = match moved.how {
+                How::MakeBeforeBreak { .. } => (FRAME_AFTER_MOVE, false),
+                // It goes on with a keyframe, and a recording may have what came before that.
+                How::CameraCameBack => (FRAME_AFTER_RETURN, filling),
             };
-            frames > moved.frames || now.saturating_sub(moved.at) >= longest
+            (frames > moved.frames && !filling) || now.saturating_sub(moved.at) >= longest
         };
         let Some(Moved { drain, leg, new_leg, how, .. }) = self.moved.take_if(done) else { return };
         let Some(assembly) = &mut self.assembly else { return };
-        let interval = assembly.frame_interval();
+        let (missing, interval) = assembly.missing();
         let (pause, counters) = (assembly.extra_pause(), assembly.counters());
         self.last_pause = Some(pause);
         let pause_ms = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX);
@@ -451,9 +452,10 @@ impl Session {
                 WorkerReport::Moved { drain, worker, leg, new_leg, to, extra_pause_ms: pause_ms, counters }
             }
             How::CameraCameBack => {
-                tracing::info!(%drain, %leg, %new_leg, away = ?pause, "the camera publishes elsewhere now");
+                tracing::info!(%drain, %leg, %new_leg, ?missing, "the camera publishes elsewhere now");
                 let frame_interval_us = u64::try_from(interval.as_micros()).unwrap_or(0);
-                WorkerReport::Returned { drain, worker, leg, new_leg, away_ms: pause_ms, frame_interval_us, counters }
+                let missing_ms = u64::try_from(missing.as_millis()).unwrap_or(u64::MAX);
+                WorkerReport::Returned { drain, worker, leg, new_leg, missing_ms, frame_interval_us, counters }
             }
         });
     }

@@ -42,6 +42,8 @@ pub enum Blocker {
     LettingGo { stream: StreamName },
     /// The camera is disconnected, and not seen to publish elsewhere yet.
     CameraAway { stream: StreamName, for_ms: u64 },
+    /// The camera is elsewhere now; the worker has not said yet how many frames it lacks.
+    CountAwaited { worker: WorkerId, stream: StreamName },
     /// The camera publishes here, and waits for the one before it.
     CameraWaits { stream: StreamName },
     /// Cameras that were disconnected did not come back: no more are before the deadline.
@@ -99,6 +101,9 @@ impl std::fmt::Display for Blocker {
             Self::CameraAway { stream, for_ms } => {
                 let seconds = *for_ms as f64 / 1e3;
                 write!(f, "camera {stream} was disconnected {seconds:.1} s ago and is not seen elsewhere yet")
+            }
+            Self::CountAwaited { worker, stream } => {
+                write!(f, "{worker} has not said yet what it lacks of {stream}")
             }
             Self::CameraWaits { stream } => write!(f, "camera {stream} waits for the one before it"),
             Self::CamerasDoNotReturn { left } => {

@@ -21,8 +21,8 @@ pub(crate) struct CameraProgress {
     /// Pushed: when it was disconnected.
     pub(crate) disconnected: Option<UnixMillis>,
     pub(crate) away_ms: Option<u64>,
-    /// By the worker that waited longest for it to come back, with the time between two of its frames.
-    pub(crate) worker_away_ms: Option<u64>,
+    /// What the worker lacks that lacks most, and the time between two of its frames.
+    pub(crate) worker_misses_ms: Option<u64>,
     pub(crate) frame_interval_us: u64,
     /// Since when another node has it.
     #[serde(skip)]
@@ -43,7 +43,7 @@ impl CameraProgress {
             let_go: false,
             disconnected: None,
             away_ms: None,
-            worker_away_ms: None,
+            worker_misses_ms: None,
             frame_interval_us: 0,
             owner_seen: None,
             withdrawn: None,
@@ -58,8 +58,9 @@ impl CameraProgress {
 
     fn outcome(&self, stream: &StreamName) -> CameraOutcome {
         let frames = |ms: u64| (ms * 1000).checked_div(self.frame_interval_us);
-        let not_sent = self.away_ms.filter(|_| self.worker_away_ms.is_some()).and_then(frames);
-        let missed = self.worker_away_ms.and_then(|ms| frames(ms.saturating_sub(self.away_ms?)));
+        // What is missing is at first what the camera did not send.
+        let not_sent = self.worker_misses_ms.and_then(|ms| frames(ms.min(self.away_ms?)));
+        let missed = self.worker_misses_ms.and_then(|ms| frames(ms.saturating_sub(self.away_ms?)));
         CameraOutcome {
             stream: stream.clone(),
             source: self.source,

@@ -179,12 +179,12 @@ impl Drain {
         leg.acknowledged = true;
         match report {
             WorkerReport::Acknowledged { .. } => {}
-            WorkerReport::Returned { away_ms, frame_interval_us, counters, .. } => {
+            WorkerReport::Returned { missing_ms, frame_interval_us, counters, .. } => {
                 leg.counters = Some(counters);
-                leg.extra_pause_ms = Some(away_ms);
-                let longest = |camera: &&mut CameraProgress| camera.worker_away_ms.is_none_or(|known| known < away_ms);
-                if let Some(camera) = self.cameras.get_mut(&leg.stream).filter(longest) {
-                    (camera.worker_away_ms, camera.frame_interval_us) = (Some(away_ms), frame_interval_us);
+                let most =
+                    |camera: &&mut CameraProgress| camera.worker_misses_ms.is_none_or(|known| known < missing_ms);
+                if let Some(camera) = self.cameras.get_mut(&leg.stream).filter(most) {
+                    (camera.worker_misses_ms, camera.frame_interval_us) = (Some(missing_ms), frame_interval_us);
                 }
             }
             WorkerReport::Moved { to, extra_pause_ms, counters, .. } => {

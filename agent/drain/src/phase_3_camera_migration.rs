@@ -34,6 +34,8 @@ use crate::transition::Step;
 const HEARD_BY_ALL: Duration = Duration::from_secs(1);
 /// A disconnected camera is waited for so long before the next one is disconnected.
 const CAMERA_PATIENCE: Duration = Duration::from_secs(20);
+/// A worker's count of what it did not get is waited for so long after its camera is back: it may wait for a keyframe.
+const COUNT_PATIENCE: Duration = Duration::from_secs(15);
 /// So many that did not come back: something is wrong with where they connect, and no more are sent away early.
 const MISSING_AT_MOST: usize = 3;
 
@@ -60,6 +62,7 @@ pub(crate) fn step(drain: &mut Drain, seen: &Observation, side: &IngestionSide, 
         actions.push(Action::Move(hand_over.ordered));
     }
     send_next_away(drain, seen, side, &mut blockers, actions);
+    blockers.extend(counts_awaited(drain, seen));
     if seen.legs.is_empty() {
         disconnect_readers(drain, seen, actions);
     }
@@ -258,6 +261,16 @@ fn send_next_away(
         }
     }
     blockers.extend(waiting.map(|stream| Blocker::CameraWaits { stream }));
+}
+
+/// Workers whose camera is back, and who have not said yet what they did not get.
+fn counts_awaited(drain: &Drain, seen: &Observation) -> Vec<Blocker> {
+    let awaited = drain.legs.values().filter(|leg| {
+        let camera = drain.cameras.get(&leg.stream).and_then(|camera| camera.owner_seen);
+        let lately = camera.is_some_and(|back| seen.now.since(back) < COUNT_PATIENCE);
+        leg.end == LegEnd::CameraLeft && leg.acknowledged && leg.counters.is_none() && lately
+    });
+    awaited.map(|leg| Blocker::CountAwaited { worker: leg.worker.clone(), stream: leg.stream.clone() }).collect()
 }
 
 /// The session of a camera that publishes here.

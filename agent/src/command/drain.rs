@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use anyhow::bail;
-use mtxfleet_wire::{DrainOrder, DrainOutcome, DrainRecord, DrainView, LegEnd, NodeId, Phase};
+use mtxfleet_wire::{
+    CameraEnd, CameraOutcome, CameraSource, DrainOrder, DrainOutcome, DrainRecord, DrainView, LegEnd, NodeId, Phase,
+};
 
 use super::api::{Access, Api};
 
@@ -139,9 +141,32 @@ fn summary(record: &DrainRecord) -> String {
         (None, Some(phase)) if !phase.timed_out => "no load balancer polls this node".to_owned(),
         (None, _) => "the load balancers were not seen to take it out".to_owned(),
     };
+    let cameras: String = record.cameras.iter().map(camera_line).collect();
     format!(
         "{} {outcome} after {seconds:.1} s: {moved} worker leg(s) moved, {cut} cut{lost}; {} other connection(s) cut; \
-         {} viewer(s) left, {} cut; {balancers}\n",
+         {} viewer(s) left, {} cut; {balancers}\n{cameras}",
         record.node, record.readers_disconnected, record.viewers_left, record.viewers_disconnected
     )
+}
+
+/// Where a camera is now. Pulled ones that another node has need no line: nothing happened to them.
+fn camera_line(camera: &CameraOutcome) -> String {
+    let stream = &camera.stream;
+    match (&camera.how, camera.source) {
+        (CameraEnd::At(_), CameraSource::Pulled) => String::new(),
+        (CameraEnd::At(node), CameraSource::Pushed) => {
+            let away = camera.away_ms.map_or_else(String::new, |ms| format!(" after {:.1} s", ms as f64 / 1e3));
+            let frames = match (camera.frames_not_sent, camera.frames_missed) {
+                (Some(not_sent), Some(missed)) => {
+                    format!(
+                        "; it did not send {not_sent} frame(s) meanwhile, and {missed} passed before a worker read again"
+                    )
+                }
+                _ => String::new(),
+            };
+            format!("  {stream} publishes to {node}{away}{frames}\n")
+        }
+        (CameraEnd::NotSeenElsewhere, _) => format!("  {stream} was disconnected, and was not seen elsewhere\n"),
+        (CameraEnd::Here, _) => format!("  {stream} was not handed over\n"),
+    }
 }

@@ -21,6 +21,8 @@ pub(super) fn drain(section: &Section<'_>) -> Option<DrainSection> {
     let viewer_cut = section.duration("viewer_cut", "10s", "0s"..="1d");
     let disconnects_per_second = section.number("disconnects_per_second", 20.0, 0.1..=10_000.0);
     let cleanup_deadline = section.duration("cleanup_deadline", "10s", "0s"..="1h");
+    let camera_deadline = section.duration("camera_deadline", "5m", "1s"..="1d");
+    let recording_grace = section.duration("recording_grace", "30s", "0s"..="1d");
     let on_complete = section.choice("on_complete", "stay", &[("stay", false), ("exit", true)]);
     if let (Some(window), Some(cut)) = (viewer_window, viewer_cut)
         && cut > window
@@ -39,6 +41,8 @@ pub(super) fn drain(section: &Section<'_>) -> Option<DrainSection> {
             viewer_cut: viewer_cut?,
             disconnects_per_second: disconnects_per_second?,
             cleanup_deadline: cleanup_deadline?,
+            camera_deadline: camera_deadline?,
+            recording_grace: recording_grace?,
             ..Settings::default()
         },
         exit_when_drained: on_complete?,

@@ -118,8 +118,8 @@ pub enum WorkerReport {
         worker: WorkerId,
         leg: LegId,
         new_leg: LegId,
-        /// No frame came for so long, less the frame interval; milliseconds.
-        away_ms: u64,
+        /// So much of the stream it lacks, by the frames' own times; milliseconds. What a recording gave is not missing.
+        missing_ms: u64,
         /// Between two frames before that; microseconds, 0 when it is not known.
         frame_interval_us: u64,
         counters: StitchCounters,

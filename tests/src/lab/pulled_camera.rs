@@ -20,6 +20,8 @@ use tokio::task::JoinHandle;
 use super::address::Loopback;
 use super::camera::{Camera, CameraKind};
 use super::media_server::{Listeners, MediaServer};
+use super::process::Recipe;
+use super::programs;
 use super::wait::{PATIENCE, wait_for};
 use crate::server_binary;
 
@@ -81,6 +83,44 @@ impl PulledCamera {
 impl Drop for PulledCamera {
     fn drop(&mut self) {
         self.renumbering.abort();
+    }
+}
+
+/// Publishes a camera's pictures to the fleet, as a camera would that publishes by itself: it connects again whenever it
+/// is cut off, and what it films meanwhile nobody gets.
+#[derive(Debug)]
+pub struct Publisher {
+    supervision: JoinHandle<()>,
+}
+
+impl Publisher {
+    /// To `rtsp://TO/NAME`.
+    ///
+    /// # Errors
+    /// When ffmpeg is not there or cannot be run.
+    pub fn start(camera: &PulledCamera, to: SocketAddr, logs: &Path) -> Result<Self> {
+        let from = camera.url();
+        let to = format!("rtsp://{to}/{}", camera.name);
+        let args = ["-hide_banner", "-loglevel", "warning", "-nostdin", "-fflags", "nobuffer", "-analyzeduration", "0"];
+        let copy = ["-c", "copy", "-f", "rtsp", "-rtsp_transport", "tcp", &to];
+        let args = args.into_iter().chain(["-rtsp_transport", "tcp", "-i", &from]).chain(copy);
+        let recipe = Recipe::new(format!("publisher-{}", camera.name), programs::find("ffmpeg")?).args(args);
+        let mut process = recipe.start(logs)?;
+        let supervision = tokio::spawn(async move {
+            loop {
+                if process.ended().is_some() && process.restart().is_err() {
+                    return;
+                }
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        });
+        Ok(Self { supervision })
+    }
+}
+
+impl Drop for Publisher {
+    fn drop(&mut self) {
+        self.supervision.abort();
     }
 }
 

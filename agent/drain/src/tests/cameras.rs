@@ -404,7 +404,7 @@ fn cameras_that_publish_go_one_at_a_time_and_what_they_did_not_send_is_in_the_re
                     worker: id(&worker.name),
                     leg: id(&stream.replace("cam", "leg-")),
                     new_leg: worker.leg,
-                    away_ms: 2_000,
+                    missing_ms: 2_000,
                     frame_interval_us: 40_000,
                     counters: StitchCounters::default(),
                 });
