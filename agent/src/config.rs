@@ -13,6 +13,7 @@ use mtxfleet_wire::Role;
 
 use crate::config::section::Reader;
 
+mod cameras;
 mod cloud;
 mod cluster;
 pub mod cluster_key;
@@ -20,18 +21,21 @@ mod drain;
 mod edges;
 mod errors;
 mod fleet;
+mod inventory;
 mod orchestrator;
 pub mod secret;
 mod section;
 mod server;
 pub(crate) mod units;
 
+pub use cameras::{Cameras, InventorySource};
 pub use cloud::{Cloud, CloudDriver};
 pub use cluster::{Cluster, INSTANCE, NodeSection};
 pub use cluster_key::{ClusterKey, FLEET_USER};
 pub use edges::{Balancer, Http, Log, LogFormat, Resolver, Webhook};
 pub use errors::{ConfigError, ConfigErrors};
 pub use fleet::{Gossip, Registry};
+pub use inventory::{Camera, Inventory};
 pub use orchestrator::{OrchestratorSection, Policies};
 pub use secret::Secret;
 pub use server::MediaMtx;
@@ -56,6 +60,8 @@ pub struct Config {
     pub orchestrator: OrchestratorSection,
     /// `[ingestion]` and `[distribution]`, with `orchestrator.dry_run` in them.
     pub policies: Policies,
+    /// `[cameras]` (none: cameras publish, and none is pulled).
+    pub cameras: Option<Cameras>,
     pub webhooks: Vec<Webhook>,
     pub log: Log,
 }
@@ -123,6 +129,8 @@ fn sections<'a>(reader: &'a Reader<'a>, document: &'a toml::de::DeTable<'a>) -> 
     let least = |role| cluster.as_ref().map(|cluster| cluster.minimum(role));
     let ingestion = orchestrator::ingestion(&root.table("ingestion"), least(Role::Ingestion));
     let distribution = orchestrator::distribution(&root.table("distribution"), least(Role::Distribution));
+    let role = node.as_ref().map(|node| node.role);
+    let cameras = cameras::cameras(&root.table("cameras"), role, has_registry);
     let webhooks = root.tables("webhook").iter().map(edges::webhook).collect::<Option<Vec<_>>>();
     let log = edges::log(&root.table("log"));
 
@@ -150,6 +158,7 @@ fn sections<'a>(reader: &'a Reader<'a>, document: &'a toml::de::DeTable<'a>) -> 
         cloud: cloud?,
         orchestrator,
         policies,
+        cameras: cameras?,
         webhooks: webhooks?,
         log: log?,
     })

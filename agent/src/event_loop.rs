@@ -13,19 +13,22 @@ use mtxfleet_wire::{Control, DrainRefusal, DrainView, FleetEvent, MemberView, Ro
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 
+use crate::config::ClusterKey;
 use crate::edge::availability_file::AvailabilityFile;
 use crate::edge::checks::{self, Checked};
 use crate::edge::clock::Clock;
 use crate::edge::cloud::{Answered, CloudHandle};
 use crate::edge::gossip::Gossip;
 use crate::edge::http::{EventFeed, HttpRequest, Snapshot};
+use crate::edge::inventory;
 use crate::edge::load_balancer::{AgentCheck, Poll};
-use crate::edge::mediamtx::{LetGo, MediaMtx, Warmer};
+use crate::edge::mediamtx::{LetGo, MediaMtx, Pulls, PullsReport, Warmer};
 use crate::edge::registry::{AdmitRequest, RegistryEvent, RegistryHandle};
 use crate::edge::resolver::Resolver;
 use crate::edge::state_file::StateFile;
 use crate::edge::system::MachineSampler;
 use crate::edge::webhook::Webhooks;
+use crate::node::cameras::InventoryNews;
 use crate::node::draining::Saved;
 use crate::node::effect::{Effect, Pace};
 use crate::node::event::{Event, Ticket, Via};
@@ -54,6 +57,9 @@ pub struct Edges {
     pub mediamtx: Arc<MediaMtx>,
     pub warmer: Warmer,
     pub let_go: LetGo,
+    /// `None` where no inventory of cameras is configured.
+    pub pulls: Option<Pulls>,
+    pub cluster_key: ClusterKey,
     pub resolver: Option<Arc<Resolver>>,
     pub agent_check: Arc<AgentCheck>,
     pub webhooks: Webhooks,
@@ -78,6 +84,9 @@ pub struct Inbox {
     /// `None` where no cloud is configured.
     pub cloud: Option<mpsc::Receiver<Answered>>,
     pub polls: mpsc::Receiver<Poll>,
+    /// `None` where the inventory is no file.
+    pub inventory: Option<mpsc::Receiver<InventoryNews>>,
+    pub paths: Option<mpsc::Receiver<PullsReport>>,
     pub http: mpsc::Receiver<HttpRequest>,
     pub looks: mpsc::Receiver<Result<ServerSample, ServerProblem>>,
     pub checked: mpsc::Receiver<Checked>,
@@ -143,11 +152,13 @@ impl EventLoop {
                 Some(look) = inbox.looks.recv() => Event::Server(look),
                 Some(seen) = inbox.checked.recv() => Event::Checked(seen),
                 Some(peers) = inbox.peers.recv() => Event::Peers(peers),
-                Some(event) = from_registry(&mut inbox.registry) => match self.of_registry(event) {
+                Some(event) = from_some(&mut inbox.registry) => match self.of_registry(event) {
                     Some(event) => event,
                     None => continue,
                 },
-                Some((number, answer)) = from_cloud(&mut inbox.cloud) => Event::CloudAnswered { number, answer },
+                Some((number, answer)) = from_some(&mut inbox.cloud) => Event::CloudAnswered { number, answer },
+                Some(news) = from_some(&mut inbox.inventory) => Event::Inventory(news),
+                Some(paths) = from_some(&mut inbox.paths) => Event::PathsCompared(paths),
                 Some(poll) = inbox.polls.recv() => Event::BalancerPolled { who: poll.who, word: poll.said },
                 Some(request) = inbox.http.recv() => self.of_http(request),
             };
@@ -279,6 +290,13 @@ impl EventLoop {
             }
             Effect::KeepWarm(streams) => edges.warmer.set(streams),
             Effect::LetGo(streams) => edges.let_go.set(streams),
+            Effect::Pull(orders) => {
+                edges.pulls.as_ref().inspect(|pulls| pulls.order(orders));
+            }
+            Effect::CheckPulls => {
+                edges.pulls.as_ref().inspect(|pulls| pulls.check());
+            }
+            Effect::PublishCameras(cameras) => complain(edges.gossip.set_cameras(&cameras).await),
             Effect::Disconnect { protocol, session } => {
                 let mediamtx = Arc::clone(&edges.mediamtx);
                 tokio::spawn(async move {
@@ -320,6 +338,9 @@ impl EventLoop {
             RegistryEvent::Lease { number, answer } => Some(Event::LeaseAnswered { number, answer }),
             RegistryEvent::Fenced { number, answer } => Some(Event::FencedWritten { number, answer }),
             RegistryEvent::WorkerReport(report) => Some(Event::WorkerReport { report, via: Via::Registry }),
+            RegistryEvent::Cameras(fields) => {
+                Some(Event::Inventory(inventory::of_registry(&fields, &self.edges.cluster_key)))
+            }
             RegistryEvent::Seeds(seeds) => {
                 self.edges.gossip.add_seeds(seeds.iter().filter_map(|seed| seed.gossip.parse().ok()).collect());
                 Some(Event::Registered(seeds.into_iter().map(|seed| seed.node).collect()))
@@ -410,15 +431,8 @@ fn complain<E: std::fmt::Display>(result: Result<(), E>) {
     }
 }
 
-async fn from_cloud(cloud: &mut Option<mpsc::Receiver<Answered>>) -> Option<Answered> {
-    match cloud {
-        Some(answers) => answers.recv().await,
-        None => std::future::pending().await,
-    }
-}
-
-async fn from_registry(registry: &mut Option<mpsc::Receiver<RegistryEvent>>) -> Option<RegistryEvent> {
-    match registry {
+async fn from_some<T>(events: &mut Option<mpsc::Receiver<T>>) -> Option<T> {
+    match events {
         Some(events) => events.recv().await,
         None => std::future::pending().await,
     }

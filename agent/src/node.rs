@@ -4,10 +4,12 @@
 //! here), [`traffic`] (how much), [`balancers`] (what load balancers are told), [`draining`] (the five phases, in crate
 //! `drain`), [`handing_over`] (an ingestion node's cameras in it), [`neighbours`] (what other nodes' drains ask of this
 //! one), [`leadership`] (who decides for this role, in crate `leader`), [`orchestrating`] (deciding, when this node is
-//! elected), [`carrying_out`] (its own part of plans), [`controls`] (pauses) and [`publishing`] (what the world hears).
+//! elected), [`carrying_out`] (its own part of plans), [`controls`] (pauses), [`cameras`] (which cameras are
+//! pulled here), [`claims`] (who has had a stream last) and [`publishing`] (what the world hears).
 
 pub mod availability;
 pub mod balancers;
+pub mod cameras;
 pub mod carrying_out;
 pub mod claims;
 pub mod cloud;
@@ -40,6 +42,7 @@ use mtxfleet_wire::{
 
 use availability::Availabilities;
 use balancers::Balancers;
+use cameras::{CameraSettings, Cameras};
 use carrying_out::CarryingOut;
 use claims::Claims;
 use cloud::{Cloud, CloudSettings};
@@ -83,6 +86,8 @@ pub struct Settings {
     /// A peer that is silent for so long is dead.
     pub dead_after: Duration,
     pub leadership: LeadershipSettings,
+    /// `None`: no inventory is configured, and no camera is pulled.
+    pub cameras: Option<CameraSettings>,
     /// With the policy of this node's role; `None`: the fleet only reports and drains.
     pub orchestrator: Option<Orchestrator>,
     /// `None`: no cloud, the fleet neither grows nor ends machines.
@@ -102,6 +107,7 @@ pub struct Node {
     machine: MachineSample,
     registry_reachable: bool,
     balancers: Balancers,
+    cameras: Cameras,
     claims: Claims,
     draining: Draining,
     neighbours: Neighbours,
@@ -147,6 +153,7 @@ impl Node {
             machine: MachineSample::default(),
             registry_reachable: false,
             balancers: Balancers::new(now.mono),
+            cameras: Cameras::default(),
             claims: Claims::default(),
             draining: Draining::default(),
             neighbours: Neighbours::default(),
@@ -181,6 +188,10 @@ impl Node {
     /// The one way in. Effects are to be carried out in their order.
     pub fn apply(&mut self, now: Now, event: Event) -> Vec<Effect> {
         let mut effects = Vec::new();
+        let tends_cameras = matches!(
+            event,
+            Event::Tick | Event::Server(_) | Event::Peers(_) | Event::Inventory(_) | Event::PathsCompared(_)
+        );
         match event {
             Event::Tick => self.look_after_health(now, &mut effects),
             Event::Checked(seen) => self.checked(now.mono, seen),
@@ -196,6 +207,8 @@ impl Node {
             Event::CloudAnswered { number, answer } => self.cloud_answered(now, number, answer, &mut effects),
             Event::IntentAnswered { number, answer } => self.intent_answered(now, number, answer, &mut effects),
             Event::TermsSaved { terms, done } => self.leadership.saved(now, terms, done),
+            Event::Inventory(news) => self.inventory_came(now, news, &mut effects),
+            Event::PathsCompared(paths) => self.paths_compared(paths),
             Event::BalancerPolled { who, word } => self.balancers.polled(now.mono, who, word),
             Event::WorkerReport { report, via } => self.worker_reported(report, via, &mut effects),
             Event::DrainOrdered { ticket, order } => self.drain_ordered(now, ticket, order, &mut effects),
@@ -210,6 +223,9 @@ impl Node {
         self.go_on_draining(now, &mut effects);
         self.lead(now, &mut effects);
         self.use_cloud(now, &mut effects);
+        if tends_cameras {
+            self.tend_cameras(now, &mut effects);
+        }
         self.publish(now, &mut effects);
         effects
     }
@@ -218,6 +234,9 @@ impl Node {
         match look {
             Ok(sample) => {
                 self.server.see(sample, &self.settings, self.draining.drain.as_ref());
+                for report in self.server.streams.iter_mut().filter(|report| report.owned) {
+                    report.owned = !self.cameras.is_withdrawn(&report.name);
+                }
                 self.claims.number(&mut self.server.streams, &self.fleet);
             }
             Err(problem) => self.server.fell_ill(now.mono, problem),

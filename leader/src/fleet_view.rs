@@ -20,8 +20,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mtxfleet_wire::{
-    Bitrate, Control, DecisionsReport, DrainReport, Liveness, LoadReport, MemberView, Mono, NodeFacts, NodeId,
-    NodeState, Role, ServerHealth, StreamName, StreamReport, TermsReport,
+    Bitrate, CamerasReport, Control, DecisionsReport, DrainReport, Liveness, LoadReport, MemberView, Mono, NodeFacts,
+    NodeId, NodeState, Role, ServerHealth, StreamName, StreamReport, TermsReport,
 };
 
 use crate::plan::Plan;
@@ -48,6 +48,8 @@ pub struct Peer {
     pub decisions: Option<Arc<DecisionsReport>>,
     /// The newest orders to pause or resume that it knows of.
     pub controls: Arc<[Control]>,
+    /// On an ingestion node that pulls cameras.
+    pub cameras: Option<CamerasReport>,
 }
 
 impl Peer {
@@ -65,6 +67,7 @@ impl Peer {
             plan: None,
             decisions: None,
             controls: Arc::default(),
+            cameras: None,
         }
     }
 }
@@ -115,6 +118,7 @@ impl Member {
             facts: self.peer.facts.clone(),
             load: self.peer.load.clone(),
             drain: self.peer.drain.clone(),
+            cameras: self.peer.cameras.clone(),
         }
     }
 }

@@ -17,6 +17,7 @@ mod orchestrator;
 pub mod placement;
 pub mod plan;
 pub mod plan_checker;
+pub mod takers;
 
 pub mod cloud;
 pub mod ending;

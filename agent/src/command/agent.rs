@@ -11,21 +11,22 @@ use serde::de::DeserializeOwned;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
-use crate::config::{Config, LogFormat, Secret};
+use crate::config::{Config, InventorySource, LogFormat, Secret};
 use crate::edge::availability_file::AvailabilityFile;
 use crate::edge::clock::Clock;
 use crate::edge::cloud::CloudHandle;
 use crate::edge::gossip::{Gossip, GossipSettings};
 use crate::edge::http::{EventFeed, HttpServer, HttpSettings, Metrics, PlaybackSettings, Snapshot};
 use crate::edge::load_balancer::{AgentCheck, AgentCheckSettings};
-use crate::edge::mediamtx::{LetGo, MediaMtx, MediaMtxSettings, Warmer, WarmerSettings};
+use crate::edge::mediamtx::{LetGo, MediaMtx, MediaMtxSettings, Pulls, Warmer, WarmerSettings};
 use crate::edge::registry::{Registry, RegistrySettings};
 use crate::edge::resolver::{Resolver, ResolverLimits, ResolverSettings};
 use crate::edge::state_file::{self, StateFile};
 use crate::edge::system::MachineSampler;
 use crate::edge::webhook::{WebhookSettings, Webhooks};
-use crate::edge::{collectors, tls};
+use crate::edge::{collectors, inventory, tls};
 use crate::event_loop::{Edges, EventLoop, Forwarder, Inbox, look_at_server};
+use crate::node::cameras::CameraSettings;
 use crate::node::cloud::CloudSettings;
 use crate::node::effect::{BalancerWord, Pace};
 use crate::node::leadership::LeadershipSettings;
@@ -63,6 +64,7 @@ async fn run(config: Config) -> anyhow::Result<()> {
     let (gossip, peers) = Gossip::start(gossip_settings(&config).await?, generation).await?;
     let facts = facts(&config, gossip.advertised(), started);
     gossip.set_facts(&facts).await?;
+    let source = config.cameras.as_ref().map(|cameras| &cameras.inventory);
     let (registry, registry_events) = match &config.registry.url {
         Some(url) => {
             let (handle, events) = Registry::start(RegistrySettings {
@@ -71,6 +73,7 @@ async fn run(config: Config) -> anyhow::Result<()> {
                 timeout: config.registry.timeout,
                 event_log_length: config.registry.event_log_length,
                 wait_replicas: config.registry.wait_replicas,
+                cameras: source == Some(&InventorySource::Redis),
             })?;
             (Some(handle), Some(events))
         }
@@ -90,6 +93,11 @@ async fn run(config: Config) -> anyhow::Result<()> {
         timeout: config.mediamtx.timeout,
     })?);
     let let_go = LetGo::start(Arc::clone(&mediamtx));
+    let (pulls, paths) = source.map(|_| Pulls::start(Arc::clone(&mediamtx))).unzip();
+    let inventory = match source {
+        Some(InventorySource::File(file)) => Some(inventory::watch_file(file.clone(), config.cluster.key)),
+        Some(InventorySource::Redis) | None => None,
+    };
     let warmer = Warmer::new(WarmerSettings {
         rtsp: config.mediamtx.rtsp.clone(),
         credentials: Some(config.cluster.key.fleet_credentials()),
@@ -152,6 +160,8 @@ async fn run(config: Config) -> anyhow::Result<()> {
         mediamtx,
         warmer,
         let_go,
+        pulls,
+        cluster_key: config.cluster.key,
         resolver,
         agent_check,
         webhooks,
@@ -165,7 +175,8 @@ async fn run(config: Config) -> anyhow::Result<()> {
         restart_command: config.mediamtx.restart_command.clone(),
         checked: checked_in,
     };
-    let inbox = Inbox { peers, registry: registry_events, cloud: cloud_answers, polls, http, looks, checked };
+    let inbox =
+        Inbox { inventory, paths, peers, registry: registry_events, cloud: cloud_answers, polls, http, looks, checked };
     tracing::info!(
         node = %node_id, role = %config.node.role, cluster = %config.cluster.name, http = %server.address(), "agent started"
     );
@@ -200,6 +211,10 @@ fn node_settings(config: &Config, facts: NodeFacts, terms: Terms) -> Settings {
         drain: config.drain.clone(),
         exit_when_drained: config.exit_when_drained,
         dead_after: config.gossip.dead_after,
+        cameras: config
+            .cameras
+            .as_ref()
+            .map(|cameras| CameraSettings { settle: cameras.settle, let_go_after: cameras.let_go_after }),
         leadership: LeadershipSettings {
             run: RunId(uuid::Uuid::new_v4().as_u64_pair().0),
             terms,

@@ -2,7 +2,9 @@
 
 use std::path::PathBuf;
 
-use crate::config::Config;
+use anyhow::Context as _;
+
+use crate::config::{Config, Inventory, InventorySource};
 
 #[derive(Debug, clap::Args)]
 pub struct CheckConfig {
@@ -12,6 +14,13 @@ pub struct CheckConfig {
 impl CheckConfig {
     pub fn run(self) -> anyhow::Result<()> {
         let config = Config::load(&self.file)?;
+        if let Some(InventorySource::File(file)) = config.cameras.as_ref().map(|cameras| &cameras.inventory) {
+            let shown = file.display().to_string();
+            let text =
+                std::fs::read_to_string(file).with_context(|| format!("{shown}: cameras.file cannot be read"))?;
+            let inventory = Inventory::parse(&text, &shown, &config.cluster.key)?;
+            println!("{shown} is good: {} cameras, inventory {}", inventory.cameras.len(), inventory.hash);
+        }
         println!(
             "{} is good: {} node {} of fleet {}",
             self.file.display(),

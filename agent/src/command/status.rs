@@ -1,6 +1,8 @@
 //! `mtxfleet status`: the fleet as one agent sees it.
 
-use mtxfleet_wire::{FleetView, Liveness, MemberView, ServerHealth};
+use std::collections::BTreeSet;
+
+use mtxfleet_wire::{FleetView, Liveness, MemberView, Named, ServerHealth};
 
 use super::api::{Access, Api};
 use super::output::say;
@@ -29,7 +31,33 @@ fn render(fleet: &FleetView) -> String {
     for member in &fleet.members {
         table.row(row(member));
     }
-    format!("fleet {} as {} sees it, {} node(s)\n\n{table}", fleet.cluster, fleet.seen_by, fleet.members.len())
+    let (count, cameras) = (fleet.members.len(), cameras(fleet));
+    format!("fleet {} as {} sees it, {count} node(s)\n\n{table}{cameras}", fleet.cluster, fleet.seen_by)
+}
+
+/// What is wrong with pulled cameras, one line each; empty when nothing is.
+fn cameras(fleet: &FleetView) -> String {
+    let mut lines = String::new();
+    let reports = || fleet.members.iter().filter_map(|member| Some((&member.node, member.cameras.as_ref()?)));
+    for (node, report) in reports() {
+        let mut say = |what: &str, names: &Named| {
+            if !names.is_empty() {
+                lines += &format!("{node}: {} camera(s) {what}: {names}\n", names.count);
+            }
+        };
+        say("deliver nothing; they are tried on", &report.unreachable);
+        say("have a path of the same name in mediamtx.yml, which stays; rename one of the two", &report.in_the_way);
+        say("refused by MediaMTX; the agent's log says why", &report.refused);
+        if let Some(problem) = &report.problem {
+            lines += &format!("{node}: the newest camera inventory is not in force: {problem}\n");
+        }
+    }
+    let hashes: BTreeSet<&String> = reports().filter_map(|(_, report)| report.inventory.as_ref()).collect();
+    if hashes.len() > 1 {
+        let each = reports().map(|(node, report)| format!("{node} {}", report.inventory.as_deref().unwrap_or("none")));
+        lines += &format!("camera inventories differ: {}\n", each.collect::<Vec<_>>().join(", "));
+    }
+    if lines.is_empty() { lines } else { format!("\n{lines}") }
 }
 
 fn row(member: &MemberView) -> Vec<String> {

@@ -11,6 +11,8 @@ pub const FLEET_USER: &str = "fleet";
 /// The label keeps this use of the key apart from the gossip's seal.
 const FLEET_PASSWORD_LABEL: &[u8] = b"mtxfleet fleet password v1";
 
+const INVENTORY_LABEL: &[u8] = b"mtxfleet camera inventory v1";
+
 /// 32 bytes, written as 64 hexadecimal digits. `Debug` shows none of them.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct ClusterKey([u8; 32]);
@@ -47,6 +49,16 @@ impl ClusterKey {
         let mut mac = <Hmac<Sha256> as KeyInit>::new_from_slice(&self.0).expect("HMAC takes keys of any length");
         mac.update(FLEET_PASSWORD_LABEL);
         mac.finalize().into_bytes()[..16].iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    /// The first 16 hexadecimal digits of HMAC-SHA256 over a label and `what`: nobody without the key can try passwords
+    /// on it.
+    #[must_use]
+    pub fn inventory_hash(&self, what: &[u8]) -> String {
+        let mut mac = <Hmac<Sha256> as KeyInit>::new_from_slice(&self.0).expect("HMAC takes keys of any length");
+        mac.update(INVENTORY_LABEL);
+        mac.update(what);
+        mac.finalize().into_bytes()[..8].iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
     #[must_use]

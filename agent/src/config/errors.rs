@@ -12,6 +12,14 @@ pub struct ConfigError {
     pub(super) missing: bool,
 }
 
+impl ConfigError {
+    /// For a text that was never a file: its place instead of a line.
+    pub(super) fn at_no_line(self, place: &str) -> Self {
+        let key = self.key.strip_prefix("camera.").unwrap_or(&self.key);
+        Self { line: None, key: format!("{place}: {key}"), ..self }
+    }
+}
+
 /// Every error of one file, in the order of its lines. `Display` writes one line for each.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfigErrors {
@@ -27,6 +35,10 @@ impl ConfigErrors {
 
     pub(super) fn one(file: &str, problem: String) -> Self {
         Self::new(file, vec![ConfigError { line: None, key: String::new(), problem, missing: false }])
+    }
+
+    pub(super) fn into_errors(self) -> Vec<ConfigError> {
+        self.errors
     }
 
     #[must_use]

@@ -280,6 +280,22 @@ impl<'a> Section<'a> {
         self.flag_or(key, default, &default.to_string())
     }
 
+    /// A flag whose default is not this program's. Outer `None`: an error was noted.
+    pub(super) fn optional_flag(&self, key: &'static str, shown: &str) -> Option<Option<bool>> {
+        let value = self.flag_or(key, false, shown)?;
+        Some(self.has(key).then_some(value))
+    }
+
+    /// Where files are sought that this one names.
+    pub(super) fn folder(&self) -> &std::path::Path {
+        &self.reader.folder
+    }
+
+    /// Drops it without a word on its keys.
+    pub(super) fn ignore(mut self) {
+        self.table = None;
+    }
+
     /// `shown` is how the documentation calls a default that depends on other keys.
     pub(super) fn flag_or(&self, key: &'static str, default: bool, shown: &str) -> Option<bool> {
         let Some(value) = self.ask(key, shown) else { return Some(default) };

@@ -8,6 +8,7 @@ pub mod cloud;
 pub mod collectors;
 pub mod gossip;
 pub mod http;
+pub mod inventory;
 pub mod load_balancer;
 pub mod mediamtx;
 pub mod registry;

@@ -2,8 +2,8 @@
 
 use mtxfleet_leader::plan::Plan;
 use mtxfleet_wire::{
-    Control, DecisionsReport, DrainId, DrainRefusal, DrainReport, DrainView, FleetEvent, LegRecord, LoadReport, NodeId,
-    NodeRecord, Role, StreamName, StreamRecord, StreamReport, WorkerReport,
+    CamerasReport, Control, DecisionsReport, DrainId, DrainRefusal, DrainReport, DrainView, FleetEvent, LegRecord,
+    LoadReport, NodeId, NodeRecord, Role, StreamName, StreamRecord, StreamReport, WorkerReport,
 };
 
 use mtxfleet_leader::cloud::CloudAsk;
@@ -16,6 +16,7 @@ use super::event::Ticket;
 use super::fenced::FencedWrites;
 use super::sample::Protocol;
 use crate::edge::checks::CheckList;
+use crate::edge::mediamtx::PullOrders;
 
 #[derive(Debug, Clone, PartialEq)]
 pub enum Effect {
@@ -74,6 +75,12 @@ pub enum Effect {
     /// Pulled streams whose paths MediaMTX must not have, since another node has them now; the whole list each time.
     /// What is not in it any more is put back as it was.
     LetGo(Vec<StreamName>),
+    /// Pulled cameras, the whole list each time: MediaMTX is to have exactly these paths beside the operator's own.
+    Pull(PullOrders),
+    /// MediaMTX was seen without a path that it should have.
+    CheckPulls,
+    /// Gossip: the inventory in force here, and what is wrong with cameras.
+    PublishCameras(CamerasReport),
     Disconnect {
         protocol: Protocol,
         session: String,

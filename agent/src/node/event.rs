@@ -6,10 +6,12 @@ use mtxfleet_leader::election::LeaseAnswer;
 use mtxfleet_leader::growing::IntentAnswer;
 use mtxfleet_wire::{ControlOrder, DrainId, DrainOrder, DrainRefusal, NodeId, Terms, WorkerReport};
 
+use super::cameras::InventoryNews;
 use super::effect::BalancerWord;
 use super::fenced::FencedAnswer;
 use super::sample::{MachineSample, ServerProblem, ServerSample};
 use crate::edge::checks::Checked;
+use crate::edge::mediamtx::PullsReport;
 
 #[derive(Debug)]
 pub enum Event {
@@ -58,6 +60,10 @@ pub enum Event {
         terms: Terms,
         done: bool,
     },
+    /// Another inventory of pulled cameras, or why there is none.
+    Inventory(InventoryNews),
+    /// The paths of pulled cameras in MediaMTX, after each comparison.
+    PathsCompared(PullsReport),
     /// A load balancer asked for this node's agent-check line and was answered `word`. `who` is the text that its
     /// `agent-send` makes it send.
     BalancerPolled {

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use mtxfleet_wire::{
-    Bitrate, DrainReport, Leg, LegRecord, Liveness, LoadReport, Mono, NodeId, NodeRecord, NodeState, Role, SCHEMA,
-    ServerHealth, StreamName, StreamRecord, StreamReport, UnixMillis,
+    Bitrate, CamerasReport, DrainReport, Leg, LegRecord, Liveness, LoadReport, Mono, NodeId, NodeRecord, NodeState,
+    Role, SCHEMA, ServerHealth, StreamName, StreamRecord, StreamReport, UnixMillis,
 };
 
 use super::draining::Saved;
@@ -30,6 +30,7 @@ pub struct Said {
     owners: Option<Vec<(StreamName, NodeId, String)>>,
     warm: Option<Vec<StreamName>>,
     let_go: Option<Vec<StreamName>>,
+    cameras: Option<CamerasReport>,
     saved: Option<Option<Saved>>,
 }
 
@@ -75,11 +76,19 @@ impl Node {
         if is_news(&mut self.said.warm, &warm) {
             effects.push(Effect::KeepWarm(warm));
         }
-        let let_go = self.let_go();
+        // Cameras of the inventory are let go of by whoever added them.
+        let mut let_go = self.let_go();
+        let_go.retain(|stream| !self.cameras.manages(stream));
         if is_news(&mut self.said.let_go, &let_go) {
             effects.push(Effect::LetGo(let_go));
         }
         self.publish_controls(effects);
+        if self.settings.cameras.is_some() {
+            let cameras = self.cameras.report();
+            if is_news(&mut self.said.cameras, &cameras) {
+                effects.push(Effect::PublishCameras(cameras));
+            }
+        }
         let due = self.said.load_at.is_none_or(|said| now.mono.since(said) >= LOAD_EVERY);
         if due || self.said.load_state != Some(self.state) {
             self.said.load_at = Some(now.mono);

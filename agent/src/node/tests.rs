@@ -20,7 +20,7 @@ mod cloud;
 
 const TICKET: Ticket = Ticket(1);
 
-fn id(text: &str) -> NodeId {
+pub(super) fn id(text: &str) -> NodeId {
     NodeId::new(text).expect("valid")
 }
 
@@ -38,7 +38,7 @@ fn facts(name: &str, role: Role) -> NodeFacts {
     }
 }
 
-fn settings(role: Role) -> Settings {
+pub(super) fn settings(role: Role) -> Settings {
     Settings {
         id: id("me"),
         facts: facts("me", role),
@@ -50,6 +50,7 @@ fn settings(role: Role) -> Settings {
         drain: mtxfleet_drain::Settings::default(),
         exit_when_drained: false,
         dead_after: Duration::from_secs(5),
+        cameras: None,
         leadership: LeadershipSettings {
             run: mtxfleet_wire::RunId(7),
             terms: mtxfleet_wire::Terms::default(),
@@ -63,7 +64,7 @@ fn settings(role: Role) -> Settings {
     }
 }
 
-fn peer(name: &str, role: Role) -> Peer {
+pub(super) fn peer(name: &str, role: Role) -> Peer {
     Peer {
         node: id(name),
         alive: true,
@@ -93,7 +94,7 @@ fn peer(name: &str, role: Role) -> Peer {
     }
 }
 
-fn stream(name: &str, owned: bool, legs: &[(&str, &str)]) -> StreamReport {
+pub(super) fn stream(name: &str, owned: bool, legs: &[(&str, &str)]) -> StreamReport {
     let leg = |(worker, leg): &(&str, &str)| Leg {
         worker: WorkerId::new(*worker).expect("valid"),
         leg: LegId::new(*leg).expect("valid"),
@@ -126,9 +127,9 @@ fn worker_session(leg: &str) -> SessionSample {
 }
 
 /// A node and its virtual time.
-struct World {
-    node: Node,
-    now: Now,
+pub(super) struct World {
+    pub(super) node: Node,
+    pub(super) now: Now,
 }
 
 impl World {
@@ -136,7 +137,7 @@ impl World {
         Self::with(settings(role), None)
     }
 
-    fn with(settings: Settings, saved: Option<Saved>) -> (Self, Vec<Effect>) {
+    pub(super) fn with(settings: Settings, saved: Option<Saved>) -> (Self, Vec<Effect>) {
         let now = Now { mono: Mono(Duration::from_secs(10)), wall: UnixMillis(1_000_000) };
         let (node, effects) = Node::start(settings, saved, now);
         (Self { node, now }, effects)
@@ -151,11 +152,11 @@ impl World {
         world
     }
 
-    fn apply(&mut self, event: Event) -> Vec<Effect> {
+    pub(super) fn apply(&mut self, event: Event) -> Vec<Effect> {
         self.node.apply(self.now, event)
     }
 
-    fn after(&mut self, ms: u64) -> &mut Self {
+    pub(super) fn after(&mut self, ms: u64) -> &mut Self {
         self.now.mono = self.now.mono + Duration::from_millis(ms);
         self.now.wall = UnixMillis(self.now.wall.0 + ms);
         self

@@ -5,7 +5,8 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    DrainId, DrainNotice, DrainRecord, EventId, HealthReport, MoveOrder, NodeId, NodeState, Phase, Role, UnixMillis,
+    DrainId, DrainNotice, DrainRecord, EventId, HealthReport, MoveOrder, NodeId, NodeState, Phase, Role, StreamName,
+    UnixMillis,
 };
 
 /// One event with where and when it came from.
@@ -42,11 +43,25 @@ pub enum EventKind {
     DrainCancelled { drain: DrainId, why: String },
     #[serde(rename = "drain.ended")]
     DrainEnded(Box<DrainRecord>),
+    /// This node pulls these cameras from now on; `from` had them before, as far as it was heard of.
+    #[serde(rename = "camera.taken")]
+    CamerasTaken { streams: Vec<StreamName>, from: Option<NodeId> },
+    /// Cameras that are pulled here deliver nothing for some time. They are tried on.
+    #[serde(rename = "camera.unreachable")]
+    CamerasUnreachable { streams: Vec<StreamName> },
+    #[serde(rename = "camera.reachable")]
+    CamerasReachable { streams: Vec<StreamName> },
+    /// Another inventory is in force on this node.
+    #[serde(rename = "inventory.taken")]
+    InventoryTaken { hash: String, cameras: u32 },
+    /// The newest inventory is not in force on this node; the one before it stays.
+    #[serde(rename = "inventory.refused")]
+    InventoryRefused { problems: u32, first: String },
 }
 
 impl EventKind {
     /// All that [`EventKind::name`] can give, as filters choose from them.
-    pub const NAMES: [&'static str; 9] = [
+    pub const NAMES: [&'static str; 14] = [
         "node.joined",
         "node.state",
         "node.suspected",
@@ -56,6 +71,11 @@ impl EventKind {
         "drain.move",
         "drain.cancelled",
         "drain.ended",
+        "camera.taken",
+        "camera.unreachable",
+        "camera.reachable",
+        "inventory.taken",
+        "inventory.refused",
     ];
 
     /// The name in the JSON's `type`, and the SSE event name.
@@ -71,6 +91,11 @@ impl EventKind {
             Self::DrainMove(_) => "drain.move",
             Self::DrainCancelled { .. } => "drain.cancelled",
             Self::DrainEnded(_) => "drain.ended",
+            Self::CamerasTaken { .. } => "camera.taken",
+            Self::CamerasUnreachable { .. } => "camera.unreachable",
+            Self::CamerasReachable { .. } => "camera.reachable",
+            Self::InventoryTaken { .. } => "inventory.taken",
+            Self::InventoryRefused { .. } => "inventory.refused",
         }
     }
 }

@@ -3,7 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    CameraOutcome, DrainId, DrainReport, LegOutcome, LoadReport, NodeFacts, NodeId, PhaseTime, StreamReport, UnixMillis,
+    CameraOutcome, CamerasReport, DrainId, DrainReport, LegOutcome, LoadReport, NodeFacts, NodeId, PhaseTime,
+    StreamReport, UnixMillis,
 };
 
 /// The five phases of a drain, in order.
@@ -65,6 +66,9 @@ pub struct MemberView {
     pub load: Option<LoadReport>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub drain: Option<DrainReport>,
+    /// On an ingestion node that pulls cameras.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cameras: Option<CamerasReport>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

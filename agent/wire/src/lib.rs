@@ -4,6 +4,7 @@
 //! Pure: no sockets, no clock. JSON throughout; unknown fields are ignored on reading, so that a
 //! newer node may add some, and [`SCHEMA`] is raised when an old reader would misread a record.
 
+mod cameras;
 mod checkpoint;
 mod event;
 mod health;
@@ -18,6 +19,7 @@ mod report;
 mod term;
 mod units;
 
+pub use cameras::*;
 pub use checkpoint::*;
 pub use event::*;
 pub use health::*;

@@ -66,6 +66,12 @@ impl RegistryKeys {
         self.key(&format!("checkpoint:{}", worker_field(worker, stream)))
     }
 
+    /// Hash: stream to a JSON object of its camera, where `cameras.redis` is set. Written by the operator only.
+    #[must_use]
+    pub fn cameras(&self) -> String {
+        self.key("cameras")
+    }
+
     /// Hash: node id to [`DrainSlot`], one for each drain under way. Written only by the admission scripts.
     #[must_use]
     pub fn drains_under_way(&self) -> String {

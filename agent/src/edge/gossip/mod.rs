@@ -26,8 +26,8 @@ use std::time::Duration;
 use chitchat::{ChitchatConfig, ChitchatHandle, ChitchatId, FailureDetectorConfig};
 use mtxfleet_leader::plan::Plan;
 use mtxfleet_wire::{
-    ClusterName, Control, DecisionsReport, DrainReport, LoadReport, NodeFacts, NodeId, StreamReport, TermsReport,
-    UnixMillis,
+    CamerasReport, ClusterName, Control, DecisionsReport, DrainReport, LoadReport, NodeFacts, NodeId, StreamReport,
+    TermsReport, UnixMillis,
 };
 use serde::Serialize;
 use tokio::net::UdpSocket;
@@ -272,6 +272,12 @@ impl Gossip {
     /// [`GossipError::TooLong`].
     pub async fn set_controls(&self, controls: &[Control]) -> Result<(), GossipError> {
         self.set(publish::CONTROLS, &controls).await
+    }
+
+    /// # Errors
+    /// [`GossipError::TooLong`].
+    pub async fn set_cameras(&self, cameras: &CamerasReport) -> Result<(), GossipError> {
+        self.set(publish::CAMERAS, cameras).await
     }
 
     /// All streams of this node. Those that find no room in their part of the report are left out, those owned last,

@@ -14,13 +14,14 @@ use std::time::Duration;
 use chitchat::{Chitchat, ChitchatId, NodeState};
 use mtxfleet_leader::plan::Plan;
 use mtxfleet_wire::{
-    Control, DecisionsReport, DrainReport, LoadReport, NodeFacts, NodeId, STREAM_SHARDS, StreamReport, TermsReport,
+    CamerasReport, Control, DecisionsReport, DrainReport, LoadReport, NodeFacts, NodeId, STREAM_SHARDS, StreamReport,
+    TermsReport,
 };
 use serde::de::DeserializeOwned;
 
 use super::counters::GossipCounters;
 use super::probe::{Nonce, Probe, Received, Subject};
-use super::publish::{CONTROLS, DECISIONS, DRAIN, FACTS, LEFT, LOAD, PLAN, STREAMS, TERMS};
+use super::publish::{CAMERAS, CONTROLS, DECISIONS, DRAIN, FACTS, LEFT, LOAD, PLAN, STREAMS, TERMS};
 use super::silence::{Act, Silence};
 use crate::node::event::Peer;
 
@@ -90,6 +91,7 @@ struct Known {
     plan: Slot<Arc<Plan>>,
     decisions: Slot<Arc<DecisionsReport>>,
     controls: Slot<Arc<[Control]>>,
+    cameras: Slot<CamerasReport>,
     shards: [Slot<Vec<StreamReport>>; STREAM_SHARDS as usize],
     /// All shards, joined anew when one of them changed.
     streams: Arc<[StreamReport]>,
@@ -166,6 +168,7 @@ impl View {
             plan: known.plan.value.clone(),
             decisions: known.decisions.value.clone(),
             controls: known.controls.value.clone().unwrap_or_default(),
+            cameras: known.cameras.value.clone(),
         };
         self.known.iter().filter(|(_, known)| !known.left).map(peer).collect()
     }
@@ -349,6 +352,7 @@ impl Known {
             plan: Slot::default(),
             decisions: Slot::default(),
             controls: Slot::default(),
+            cameras: Slot::default(),
             shards: Default::default(),
             streams: Arc::default(),
         }
@@ -361,6 +365,7 @@ impl Known {
         matters |= self.terms.read(node, state, TERMS, counters);
         matters |= self.plan.read_shared::<Plan>(node, state, PLAN, counters);
         matters |= self.controls.read_shared::<Vec<Control>>(node, state, CONTROLS, counters);
+        matters |= self.cameras.read(node, state, CAMERAS, counters);
         let mut streams_changed = false;
         for (shard, key) in self.shards.iter_mut().zip(STREAMS) {
             streams_changed |= shard.read(node, state, key, counters);

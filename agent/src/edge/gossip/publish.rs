@@ -10,6 +10,7 @@ pub const TERMS: &str = "terms";
 pub const PLAN: &str = "plan";
 pub const DECISIONS: &str = "decisions";
 pub const CONTROLS: &str = "controls";
+pub const CAMERAS: &str = "cameras";
 /// Says that the node has left the fleet for good; its value means nothing.
 pub const LEFT: &str = "left";
 /// By shard number.

@@ -157,6 +157,10 @@ gauges! {
     REPORT_AGE = "mtxfleet_member_report_age_seconds",
         "Age of a live node's report by this node's clock; below -1 or above 5 that node's clock is off.";
     STREAMS = "mtxfleet_streams", "Streams on this node, by whether it owns them.";
+    LISTED = "mtxfleet_inventory_cameras", "Cameras in the inventory that is in force here.";
+    INVENTORY_OK = "mtxfleet_inventory_ok", "1 when the newest inventory is in force here.";
+    INVENTORIES = "mtxfleet_inventories", "Different inventories in force on live nodes; more than 1 is a mistake.";
+    PULLED = "mtxfleet_cameras_pulled", "Cameras that this node pulls, by what is wrong with them.";
     FLOWING = "mtxfleet_streams_flowing", "Streams on this node whose bytes are growing.";
 }
 
@@ -173,6 +177,7 @@ fn of_snapshot(snapshot: &Snapshot) -> Vec<Sample> {
         PHASE_AGE.sample(running(snapshot).map_or(0.0, |(_, seconds)| seconds)),
     ];
     this_node(snapshot, &mut samples);
+    cameras(snapshot, &mut samples);
     members(snapshot, &mut samples);
     availability(snapshot, &mut samples);
 
@@ -232,6 +237,25 @@ fn this_node(snapshot: &Snapshot, samples: &mut Vec<Sample>) {
         samples.push(UNREACHABLE.sample(health.unreachable.len() as f64));
     }
     samples.extend(known.into_iter().filter_map(|(metric, value)| Some(metric.sample(value?))));
+}
+
+fn cameras(snapshot: &Snapshot, samples: &mut Vec<Sample>) {
+    let Some(report) = &snapshot.node.cameras else { return };
+    samples.push(LISTED.sample(f64::from(report.listed)));
+    samples.push(INVENTORY_OK.sample(flag(report.inventory.is_some() && report.problem.is_none())));
+    let wrong = [
+        ("unreachable", report.unreachable.count),
+        ("in_the_way", report.in_the_way.count),
+        ("refused", report.refused.count),
+    ];
+    let sound = report.pulled.saturating_sub(wrong.iter().map(|(_, count)| count).sum());
+    for (state, count) in [("sound", sound)].into_iter().chain(wrong) {
+        samples.push(PULLED.labelled(&[("state", state)], f64::from(count)));
+    }
+    let alive = snapshot.fleet.members.iter().filter(|member| member.liveness == Liveness::Alive);
+    let inventories: std::collections::BTreeSet<&String> =
+        alive.filter_map(|member| member.cameras.as_ref()?.inventory.as_ref()).collect();
+    samples.push(INVENTORIES.sample(inventories.len() as f64));
 }
 
 fn members(snapshot: &Snapshot, samples: &mut Vec<Sample>) {

@@ -72,7 +72,14 @@ impl Snapshot {
     #[must_use]
     pub fn starting(cluster: &str, node: &NodeId, at: UnixMillis) -> Self {
         Self {
-            node: MemberView { node: node.clone(), liveness: Liveness::Alive, facts: None, load: None, drain: None },
+            node: MemberView {
+                node: node.clone(),
+                liveness: Liveness::Alive,
+                facts: None,
+                load: None,
+                drain: None,
+                cameras: None,
+            },
             fleet: FleetView { cluster: cluster.to_owned(), seen_by: node.clone(), at, members: Vec::new() },
             streams: Vec::new(),
             drain: None,

@@ -73,6 +73,7 @@ fn full_snapshot() -> Snapshot {
     let subjects = [mtxfleet_wire::Subject::Cluster(Role::Ingestion), mtxfleet_wire::Subject::Stream("cam1".into())];
     snapshot.availability =
         Arc::new(mtxfleet_wire::AvailabilityView { at: UnixMillis(1), lines: subjects.map(line).into() });
+    snapshot.node.cameras = Some(mtxfleet_wire::CamerasReport { listed: 3, ..Default::default() });
     snapshot.fleet.members = vec![snapshot.node.clone()];
     snapshot.streams = vec![StreamView {
         node: node(),

@@ -98,7 +98,10 @@ impl MediaMtx {
         .await
     }
 
-    async fn act<T>(&self, act: impl AsyncFnOnce(&mut Client) -> Result<T, ServerProblem>) -> Result<T, ServerProblem> {
+    pub(super) async fn act<T>(
+        &self,
+        act: impl AsyncFnOnce(&mut Client) -> Result<T, ServerProblem>,
+    ) -> Result<T, ServerProblem> {
         let acting = async { act(&mut *self.acting.lock().await).await };
         match tokio::time::timeout(self.timeout, acting).await {
             Ok(done) => done,

@@ -1,7 +1,7 @@
 //! The API's lists, page by page, with the fields that are needed and no others.
 
 use std::borrow::Cow;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, SeqAccess, Visitor};
@@ -71,6 +71,13 @@ pub(super) async fn sessions(
     kind: SessionKind,
 ) -> Result<Option<Vec<SessionSample>>, ServerProblem> {
     read_whole(client, kind.list(), |body| parse_sessions(kind.protocol(), body), |session| &session.id).await
+}
+
+/// Every path of the configuration, with its [`super::MARK_KEY`].
+pub(super) async fn marks(client: &mut Client) -> Result<HashMap<String, String>, ServerProblem> {
+    let marks = read_whole(client, "config/paths", parse_marks, |(name, _)| name).await?;
+    let missing = || ServerProblem::Odd("404 for /v3/config/paths/list; tried with MediaMTX 1.20".to_owned());
+    Ok(marks.ok_or_else(missing)?.into_iter().collect())
 }
 
 #[derive(Debug)]
@@ -194,6 +201,18 @@ struct RawSession<'a> {
     /// WebRTC counts whole frames.
     #[serde(rename = "outboundFramesDiscarded")]
     frames_discarded: Option<u64>,
+}
+
+#[derive(Deserialize)]
+struct RawConfiguration {
+    name: String,
+    #[serde(rename = "rpiCameraTextOverlay", default)]
+    mark: String,
+}
+
+fn parse_marks(body: &[u8]) -> serde_json::Result<Page<(String, String)>> {
+    let page: RawPage<RawConfiguration> = serde_json::from_slice(body)?;
+    page.map(|path| Ok((path.name, path.mark)))
 }
 
 fn parse_paths(body: &[u8]) -> serde_json::Result<Page<PathSample>> {

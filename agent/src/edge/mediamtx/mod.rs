@@ -10,6 +10,7 @@ mod client;
 mod credentials;
 mod let_go;
 mod listing;
+mod pulls;
 pub(crate) mod rfc3339;
 mod warm_reader;
 mod warmer;
@@ -27,6 +28,7 @@ use url::Url;
 pub use client::SettingsError;
 pub use credentials::Credentials;
 pub use let_go::LetGo;
+pub use pulls::{MARK_KEY, PullOrders, Pulls, PullsReport};
 pub use warmer::{WarmStatus, Warmer, WarmerSettings};
 
 use self::client::Client;

@@ -36,6 +36,7 @@ impl Asker {
 
     fn waiting_for(redis: &TestRedis, node: &str, run: u64, wait_replicas: u32) -> Self {
         let settings = RegistrySettings {
+            cameras: false,
             url: redis.url(),
             cluster: ClusterName::new("test").expect("name"),
             timeout: Duration::from_secs(1),

@@ -10,6 +10,7 @@
 //! cannot be written is kept within bounds: the newest projection replaces one not yet sent, events wait up to
 //! [`EVENT_KEPT`]. `docs/ref/registry.md` says what stands in Redis.
 
+mod cameras;
 mod lease;
 mod projection;
 mod reports;
@@ -26,6 +27,7 @@ mod tests;
 
 pub use stats::RegistryStats;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -58,6 +60,8 @@ pub struct RegistrySettings {
     pub event_log_length: usize,
     /// Replicas that must have a lease before it counts; 0: none is waited for.
     pub wait_replicas: u32,
+    /// The inventory of pulled cameras is here.
+    pub cameras: bool,
 }
 
 /// The URL in the settings is no Redis URL. Nothing was started.
@@ -112,6 +116,8 @@ pub enum RegistryEvent {
     },
     /// A worker said something, to whichever node it concerns. May be said twice.
     WorkerReport(WorkerReport),
+    /// What the hash of pulled cameras holds, when it has changed.
+    Cameras(BTreeMap<String, String>),
     /// Nodes that are not offline, without this one. After each connection and every 30 s.
     Seeds(Vec<Seed>),
 }
@@ -136,6 +142,9 @@ impl Registry {
 
         let link = Link { client, keys, timeout: settings.timeout, stats: Arc::clone(&stats) };
         tokio::spawn(reports::run(link.clone(), events.clone()));
+        if settings.cameras {
+            tokio::spawn(cameras::run(link.clone(), events.clone()));
+        }
         let leases = lease::start(link.clone(), settings.wait_replicas, events.clone());
         let task = task::Task::new(link, settings.event_log_length, command_queue, newest, events.clone());
         tokio::spawn(task.run());

@@ -27,6 +27,7 @@ fn keys() -> RegistryKeys {
 
 fn settings(url: String) -> RegistrySettings {
     RegistrySettings {
+        cameras: false,
         url,
         cluster: cluster(),
         timeout: Duration::from_millis(300),
