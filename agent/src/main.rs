@@ -3,7 +3,9 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use mtxfleet::command::{agent, check_config, drain, relay, render, simulate, status, streams, undrain};
+use mtxfleet::command::{
+    agent, check_config, control, decisions, drain, relay, render, simulate, status, streams, undrain,
+};
 use mtxfleet::config::ConfigErrors;
 
 /// Takes MediaMTX servers out of service without losing one video frame.
@@ -20,6 +22,16 @@ enum Command {
     Status(status::Status),
     /// Show every stream and who reads it where.
     Streams(streams::Streams),
+    /// Show what the orchestrators decided, and why; also why nothing is done.
+    Decisions(decisions::Decisions),
+    /// Let a role's orchestrator decide and do nothing, until it is resumed.
+    Pause(control::Pause),
+    /// Let a role's orchestrator act again.
+    Resume(control::Resume),
+    /// Keep a node: no plan drains it.
+    Protect(control::Protect),
+    /// Let plans drain a node again.
+    Unprotect(control::Unprotect),
     /// Serve streams locally, over URLs that never break, to programs that know nothing of the fleet.
     Relay(relay::Relay),
     /// Print the mediamtx.yml or haproxy.cfg that fits a configuration.
@@ -39,6 +51,11 @@ async fn main() -> ExitCode {
         Command::Undrain(undrain) => undrain.run().await,
         Command::Status(status) => status.run().await,
         Command::Streams(streams) => streams.run().await,
+        Command::Decisions(decisions) => decisions.run().await,
+        Command::Pause(pause) => pause.run().await,
+        Command::Resume(resume) => resume.run().await,
+        Command::Protect(protect) => protect.run().await,
+        Command::Unprotect(unprotect) => unprotect.run().await,
         Command::Relay(relay) => relay.run().await,
         Command::Render(render) => render.run(),
         Command::Simulate(simulate) => simulate.run(),

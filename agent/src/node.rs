@@ -37,7 +37,7 @@ use mtxfleet_wire::{
 use balancers::Balancers;
 use carrying_out::CarryingOut;
 use claims::Claims;
-use controls::Controls;
+use controls::{Controls, SavedControls};
 use draining::Draining;
 use effect::{Effect, Pace};
 use event::Event;
@@ -78,6 +78,8 @@ pub struct Settings {
     pub leadership: LeadershipSettings,
     /// With the policy of this node's role; `None`: the fleet only reports and drains.
     pub orchestrator: Option<Orchestrator>,
+    /// What was on disk at start.
+    pub controls: SavedControls,
 }
 
 #[derive(Debug)]
@@ -133,9 +135,9 @@ impl Node {
             draining: Draining::default(),
             neighbours: Neighbours::default(),
             leadership: Leadership::new(settings.facts.role, settings.id.clone(), settings.leadership),
-            orchestrating: Orchestrating::new(settings.orchestrator.take()),
+            orchestrating: Orchestrating::new(settings.orchestrator.take(), now.mono),
             carrying_out: CarryingOut::default(),
-            controls: Controls::default(),
+            controls: Controls::new(std::mem::take(&mut settings.controls)),
             said: Said::default(),
             events_made: 0,
             settings,

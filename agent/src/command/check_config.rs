@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use super::output::say;
 use crate::config::Config;
 
 #[derive(Debug, clap::Args)]
@@ -12,13 +13,17 @@ pub struct CheckConfig {
 impl CheckConfig {
     pub fn run(self) -> anyhow::Result<()> {
         let config = Config::load(&self.file)?;
-        println!(
-            "{} is good: {} node {} of fleet {}",
+        let orchestrates = match (config.orchestrator.enabled, config.orchestrator.dry_run) {
+            (false, _) => "reports and drains only",
+            (true, true) => "stands for orchestrator, as a dry run",
+            (true, false) => "stands for orchestrator",
+        };
+        say(format!(
+            "{} is good: {} node {} of fleet {}, which {orchestrates}\n",
             self.file.display(),
             config.node.role,
             config.node.id,
             config.cluster.name
-        );
-        Ok(())
+        ))
     }
 }

@@ -3,6 +3,8 @@
 pub mod agent;
 pub mod api;
 pub mod check_config;
+pub mod control;
+pub mod decisions;
 pub mod drain;
 pub mod output;
 pub mod relay;

@@ -1,5 +1,7 @@
 //! The node driven by events alone, on virtual time.
 
+mod orchestrating;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -55,6 +57,7 @@ fn settings(role: Role) -> Settings {
             lease_ttl: Duration::from_secs(6),
         },
         orchestrator: None,
+        controls: super::controls::SavedControls::default(),
     }
 }
 
