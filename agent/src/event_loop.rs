@@ -29,6 +29,7 @@ use crate::edge::state_file::StateFile;
 use crate::edge::system::MachineSampler;
 use crate::edge::webhook::Webhooks;
 use crate::node::cameras::InventoryNews;
+use crate::node::controls::SavedControls;
 use crate::node::draining::Saved;
 use crate::node::effect::{Effect, Pace};
 use crate::node::event::{Event, Ticket, Via};
@@ -67,6 +68,7 @@ pub struct Edges {
     pub snapshot: watch::Sender<Arc<Snapshot>>,
     pub state_file: StateFile<Saved>,
     pub terms_file: StateFile<Terms>,
+    pub controls_file: StateFile<SavedControls>,
     pub machine: MachineSampler,
     pub forwarder: Forwarder,
     pub availability: AvailabilityFile,
@@ -226,6 +228,11 @@ impl EventLoop {
                 edges.gossip.set_streams(&streams).await;
             }
             Effect::PublishDrain(drain) => complain(edges.gossip.set_drain(drain.as_ref()).await),
+            Effect::PersistControls(saved) => {
+                if let Err(error) = edges.controls_file.save(Some(saved)).await {
+                    tracing::error!(%error, "pauses and protection are not on disk; free space in node.state_dir");
+                }
+            }
             Effect::PublishPlan(plan) => complain(edges.gossip.set_plan(&plan).await),
             Effect::PublishDecisions(report) => complain(edges.gossip.set_decisions(&report).await),
             Effect::PublishControls(controls) => complain(edges.gossip.set_controls(&controls).await),

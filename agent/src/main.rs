@@ -4,7 +4,8 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use mtxfleet::command::{
-    agent, availability, check_config, drain, local_cloud, relay, render, simulate, status, streams, undrain,
+    agent, availability, check_config, control, decisions, drain, local_cloud, relay, render, simulate, status,
+    streams, undrain,
 };
 use mtxfleet::config::ConfigErrors;
 
@@ -22,6 +23,16 @@ enum Command {
     Status(status::Status),
     /// Show every stream and who reads it where.
     Streams(streams::Streams),
+    /// Show what the orchestrators decided, and why; also why nothing is done.
+    Decisions(decisions::Decisions),
+    /// Let a role's orchestrator decide and do nothing, until it is resumed.
+    Pause(control::Pause),
+    /// Let a role's orchestrator act again.
+    Resume(control::Resume),
+    /// Keep a node: no plan drains it.
+    Protect(control::Protect),
+    /// Let plans drain a node again.
+    Unprotect(control::Unprotect),
     /// Show how available clusters, nodes and streams were, over a day, a week and a month.
     Availability(availability::Availability),
     /// Serve streams locally, over URLs that never break, to programs that know nothing of the fleet.
@@ -45,6 +56,11 @@ async fn main() -> ExitCode {
         Command::Undrain(undrain) => undrain.run().await,
         Command::Status(status) => status.run().await,
         Command::Streams(streams) => streams.run().await,
+        Command::Decisions(decisions) => decisions.run().await,
+        Command::Pause(pause) => pause.run().await,
+        Command::Resume(resume) => resume.run().await,
+        Command::Protect(protect) => protect.run().await,
+        Command::Unprotect(unprotect) => unprotect.run().await,
         Command::Availability(availability) => availability.run().await,
         Command::Relay(relay) => relay.run().await,
         Command::Render(render) => render.run(),

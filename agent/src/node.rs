@@ -47,7 +47,7 @@ use cameras::{CameraSettings, Cameras};
 use carrying_out::CarryingOut;
 use claims::Claims;
 use cloud::{Cloud, CloudSettings};
-use controls::Controls;
+use controls::{Controls, SavedControls};
 use draining::Draining;
 use effect::{Effect, Pace};
 use event::Event;
@@ -91,6 +91,8 @@ pub struct Settings {
     pub cameras: Option<CameraSettings>,
     /// With the policy of this node's role; `None`: the fleet only reports and drains.
     pub orchestrator: Option<Orchestrator>,
+    /// What was on disk at start.
+    pub controls: SavedControls,
     /// `None`: no cloud, the fleet neither grows nor ends machines.
     pub cloud: Option<CloudSettings>,
     /// `host:port` at which the agent itself reaches its RTSP server.
@@ -160,9 +162,9 @@ impl Node {
             draining: Draining::default(),
             neighbours: Neighbours::default(),
             leadership: Leadership::new(settings.facts.role, settings.id.clone(), settings.leadership),
-            orchestrating: Orchestrating::new(settings.orchestrator.take()),
+            orchestrating: Orchestrating::new(settings.orchestrator.take(), now.mono),
             carrying_out: CarryingOut::default(),
-            controls: Controls::default(),
+            controls: Controls::new(std::mem::take(&mut settings.controls)),
             cloud: settings.cloud.map(|cloud| Cloud::new(cloud, &settings.facts)),
             health: Health::new(now.mono, settings.can_restart_server),
             said_health: HealthReport::default(),

@@ -24,8 +24,11 @@ const PER_NODE: u32 = 4;
 const CYCLE: Duration = Duration::from_secs(120);
 
 async fn lab_with(cloud: CloudSettings, redis: Keeps) -> Lab {
-    let settings =
-        Settings { drain: "viewer_window = \"2s\"\nviewer_cut = \"1s\"\n".to_owned(), plain_readers_are_viewers: true };
+    let settings = Settings {
+        drain: "viewer_window = \"2s\"\nviewer_cut = \"1s\"\n".to_owned(),
+        plain_readers_are_viewers: true,
+        ..Settings::default()
+    };
     let server = server_binary::find_stand_in().expect("built");
     let builder = Lab::builder().cameras([CameraKind::H264]).settings(settings).server(server).redis(Some(redis));
     builder.cloud(cloud).start().await.expect("a fleet")

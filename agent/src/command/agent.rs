@@ -28,6 +28,7 @@ use crate::edge::{collectors, inventory, tls};
 use crate::event_loop::{Edges, EventLoop, Forwarder, Inbox, look_at_server};
 use crate::node::cameras::CameraSettings;
 use crate::node::cloud::CloudSettings;
+use crate::node::controls::SavedControls;
 use crate::node::effect::{BalancerWord, Pace};
 use crate::node::leadership::LeadershipSettings;
 use crate::node::{Node, Now, Settings};
@@ -60,6 +61,7 @@ async fn run(config: Config) -> anyhow::Result<()> {
 
     let state_file = StateFile::open(&config.node.state_dir, "drain.json")?;
     let terms_file = StateFile::open(&config.node.state_dir, "terms.json")?;
+    let controls_file = StateFile::open(&config.node.state_dir, "controls.json")?;
     let generation = state_file::next_generation(&config.node.state_dir, started);
     let (gossip, peers) = Gossip::start(gossip_settings(&config).await?, generation).await?;
     let facts = facts(&config, gossip.advertised(), started);
@@ -140,8 +142,9 @@ async fn run(config: Config) -> anyhow::Result<()> {
 
     let saved = loaded(&state_file);
     let terms = loaded(&terms_file).unwrap_or_default();
+    let controls = loaded(&controls_file).unwrap_or_default();
     let now = Now { mono: clock.mono(), wall: started };
-    let (node, first) = Node::start(node_settings(&config, facts, terms), saved, now);
+    let (node, first) = Node::start(node_settings(&config, facts, terms, controls), saved, now);
     let availability = AvailabilityFile::new(&config.node.state_dir);
     let node = node.with_availability(availability.load(), now);
     let (checked_in, checked) = mpsc::channel(8);
@@ -169,6 +172,7 @@ async fn run(config: Config) -> anyhow::Result<()> {
         snapshot,
         state_file,
         terms_file,
+        controls_file,
         machine: MachineSampler::new(config.mediamtx.recording_dir.clone()),
         forwarder,
         availability,
@@ -199,7 +203,7 @@ fn facts(config: &Config, gossip: SocketAddr, started: UnixMillis) -> NodeFacts 
     }
 }
 
-fn node_settings(config: &Config, facts: NodeFacts, terms: Terms) -> Settings {
+fn node_settings(config: &Config, facts: NodeFacts, terms: Terms, controls: SavedControls) -> Settings {
     Settings {
         id: config.node.id.clone(),
         facts,
@@ -222,6 +226,7 @@ fn node_settings(config: &Config, facts: NodeFacts, terms: Terms) -> Settings {
             lease_ttl: config.registry.lease_ttl,
         },
         orchestrator: config.orchestrator(),
+        controls,
         cloud: config
             .cloud
             .as_ref()

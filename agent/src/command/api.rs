@@ -4,8 +4,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use mtxfleet_wire::{AvailabilityView, DrainOrder, DrainRefusal, DrainView, FleetView, NodeId, StreamView};
-use reqwest::{Response, StatusCode};
+use mtxfleet_wire::{
+    AvailabilityView, Control, ControlOrder, DecisionView, DrainOrder, DrainRefusal, DrainView, FleetView, MemberView,
+    NodeId, OrchestratorView, Role, StreamView,
+};
+use reqwest::{Method, Response, StatusCode};
 use serde::de::DeserializeOwned;
 
 /// Which agent to ask, and how to prove that one may change something.
@@ -75,6 +78,28 @@ impl Api {
         self.change(self.client.delete(self.url("/v1/drain"))).await
     }
 
+    pub async fn orchestrators(&self) -> anyhow::Result<Vec<OrchestratorView>> {
+        self.get("/v1/orchestrators").await
+    }
+
+    /// Of this role, or of both; the newest last.
+    pub async fn decisions(&self, role: Option<Role>) -> anyhow::Result<Vec<DecisionView>> {
+        let query = role.map_or_else(String::new, |role| format!("?role={role}"));
+        self.get(&format!("/v1/decisions{query}")).await
+    }
+
+    /// Pauses a role, or resumes it.
+    pub async fn order_pause(&self, order: &ControlOrder, paused: bool) -> anyhow::Result<Control> {
+        let path = if paused { "/v1/pause" } else { "/v1/resume" };
+        read(self.authorised(self.client.post(self.url(path)).json(order)).await?).await
+    }
+
+    /// Keeps the node whose agent this is, or no longer.
+    pub async fn order_protect(&self, protected: bool) -> anyhow::Result<MemberView> {
+        let method = if protected { Method::POST } else { Method::DELETE };
+        read(self.authorised(self.client.request(method, self.url("/v1/protect"))).await?).await
+    }
+
     /// The same access to the agent of another node; `None`: the agent that is asked.
     ///
     /// # Errors
@@ -100,6 +125,17 @@ impl Api {
     }
 
     async fn change(&self, request: reqwest::RequestBuilder) -> anyhow::Result<Result<DrainView, DrainRefusal>> {
+        let response = self.authorised(request).await?;
+        if response.status() == StatusCode::CONFLICT {
+            return Ok(Err(response
+                .json()
+                .await
+                .context("the agent refused, but not in words that are understood")?));
+        }
+        Ok(Ok(read(response).await?))
+    }
+
+    async fn authorised(&self, request: reqwest::RequestBuilder) -> anyhow::Result<Response> {
         let request = match &self.token {
             Some(token) => request.bearer_auth(token),
             None => request,
@@ -109,13 +145,7 @@ impl Api {
             let what = if self.token.is_some() { "the agent does not take this token" } else { "this needs a token" };
             bail!("{what}; give the agents' http.token with --token-file, or in MTXFLEET_TOKEN");
         }
-        if response.status() == StatusCode::CONFLICT {
-            return Ok(Err(response
-                .json()
-                .await
-                .context("the agent refused, but not in words that are understood")?));
-        }
-        Ok(Ok(read(response).await?))
+        Ok(response)
     }
 
     async fn send(&self, request: reqwest::RequestBuilder) -> anyhow::Result<Response> {

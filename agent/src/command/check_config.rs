@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::Context as _;
 
+use super::output::say;
 use crate::config::{Config, Inventory, InventorySource};
 
 #[derive(Debug, clap::Args)]
@@ -19,15 +20,19 @@ impl CheckConfig {
             let text =
                 std::fs::read_to_string(file).with_context(|| format!("{shown}: cameras.file cannot be read"))?;
             let inventory = Inventory::parse(&text, &shown, &config.cluster.key)?;
-            println!("{shown} is good: {} cameras, inventory {}", inventory.cameras.len(), inventory.hash);
+            say(format!("{shown} is good: {} cameras, inventory {}\n", inventory.cameras.len(), inventory.hash))?;
         }
-        println!(
-            "{} is good: {} node {} of fleet {}",
+        let orchestrates = match (config.orchestrator.enabled, config.orchestrator.dry_run) {
+            (false, _) => "reports and drains only",
+            (true, true) => "stands for orchestrator, as a dry run",
+            (true, false) => "stands for orchestrator",
+        };
+        say(format!(
+            "{} is good: {} node {} of fleet {}, which {orchestrates}\n",
             self.file.display(),
             config.node.role,
             config.node.id,
             config.cluster.name
-        );
-        Ok(())
+        ))
     }
 }

@@ -8,6 +8,7 @@ use mtxfleet_wire::{
 };
 
 use super::api::{Access, Api};
+use super::output::say;
 
 /// Between two looks at a drain that is waited for.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
@@ -41,7 +42,7 @@ impl Drain {
             Ok(view) => view,
             Err(refusal) => bail!("not drained: {refusal}"),
         };
-        println!("drain {} of {} has begun", view.drain, view.node);
+        say(format!("drain {} of {} has begun\n", view.drain, view.node))?;
         if self.wait { watch(&node, view).await } else { Ok(()) }
     }
 }
@@ -50,9 +51,9 @@ async fn watch(node: &Api, mut view: DrainView) -> anyhow::Result<()> {
     let mut shown = Shown::default();
     let id = view.drain.clone();
     loop {
-        shown.show(&view);
+        shown.show(&view)?;
         if let Some(record) = &view.record {
-            print!("{}", summary(record));
+            say(summary(record))?;
             return if record.outcome == DrainOutcome::Completed { Ok(()) } else { bail!("the drain was cancelled") };
         }
         tokio::time::sleep(LOOK_EVERY).await;
@@ -83,21 +84,21 @@ struct Shown {
 }
 
 impl Shown {
-    fn show(&mut self, view: &DrainView) {
+    fn show(&mut self, view: &DrainView) -> anyhow::Result<()> {
         for phase in view.phases.iter().skip(self.ended) {
             let how = if phase.timed_out { "ended at its deadline" } else { "done" };
-            println!("  {}/5 {:<17} {how} after {:.1} s", phase.phase.number(), phase.phase, phase.seconds);
+            say(format!("  {}/5 {:<17} {how} after {:.1} s\n", phase.phase.number(), phase.phase, phase.seconds))?;
             for reason in &phase.waiting_for {
-                println!("        still waiting: {reason}");
+                say(format!("        still waiting: {reason}\n"))?;
             }
         }
         self.ended = view.phases.len();
         if let Some(phase) = view.phase.filter(|phase| self.phase != Some(*phase)) {
-            println!("  {}/5 {phase:<17} ...", phase.number());
+            say(format!("  {}/5 {phase:<17} ...\n", phase.number()))?;
             self.waiting_for.clear();
         }
         self.phase = view.phase;
-        let Some(first) = view.waiting_for.first() else { return };
+        let Some(first) = view.waiting_for.first() else { return Ok(()) };
         let more = match view.waiting_for.len() - 1 {
             0 => String::new(),
             more => format!(" (and {more} more)"),
@@ -108,11 +109,12 @@ impl Shown {
         let same = self.waiting_for.replace(figures, "") == line.replace(figures, "");
         self.looks_since += 1;
         if line == self.waiting_for || (same && self.looks_since < FIGURES_EVERY) {
-            return;
+            return Ok(());
         }
-        println!("        {line}");
+        say(format!("        {line}\n"))?;
         self.waiting_for = line;
         self.looks_since = 0;
+        Ok(())
     }
 }
 

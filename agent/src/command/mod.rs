@@ -4,6 +4,8 @@ pub mod agent;
 pub mod api;
 pub mod availability;
 pub mod check_config;
+pub mod control;
+pub mod decisions;
 pub mod drain;
 pub mod local_cloud;
 pub mod output;

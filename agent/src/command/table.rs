@@ -12,6 +12,12 @@ impl Table {
         Self { rows: vec![heading.iter().map(|cell| (*cell).to_owned()).collect()] }
     }
 
+    /// Rows that go on below a table printed before.
+    #[must_use]
+    pub const fn headless() -> Self {
+        Self { rows: Vec::new() }
+    }
+
     pub fn row(&mut self, cells: Vec<String>) {
         self.rows.push(cells);
     }

@@ -4,6 +4,7 @@ use anyhow::bail;
 use mtxfleet_wire::NodeId;
 
 use super::api::{Access, Api};
+use super::output::say;
 
 #[derive(Debug, clap::Args)]
 pub struct Undrain {
@@ -17,7 +18,7 @@ impl Undrain {
     pub async fn run(self) -> anyhow::Result<()> {
         let node = Api::new(&self.access)?.of_node(self.node.as_ref()).await?;
         match node.order_undrain().await? {
-            Ok(view) => println!("{} is back in service", view.node),
+            Ok(view) => say(format!("{} is back in service\n", view.node))?,
             Err(refusal) => bail!("nothing changed: {refusal}"),
         }
         Ok(())

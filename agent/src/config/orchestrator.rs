@@ -1,6 +1,6 @@
 //! `[orchestrator]`, `[ingestion]` and `[distribution]`: whether this fleet sizes itself, and by which policies.
 
-use mtxfleet_leader::engine::{Metric, Policy};
+use mtxfleet_leader::engine::{Metric, Policy, Schedule};
 use mtxfleet_leader::{Orchestrator, distribution_orchestrator, ingestion_orchestrator};
 use mtxfleet_wire::Role;
 
@@ -106,13 +106,42 @@ fn policy(section: &Section<'_>, mut policy: Policy, least_key: &str, least: Opt
         section.refuse("min", problem);
         return None;
     }
+    policy.schedules = section.tables("schedule").iter().map(schedule).collect::<Option<Vec<_>>>()?;
     let errors = policy.errors();
     for error in &errors {
         // The key that the file has, when two do not fit each other.
-        let key = if error.key == "min" && !section.has("min") { "max" } else { error.key };
+        let key = match error.key {
+            "min" if !section.has("min") => "max",
+            "schedules" => "schedule",
+            key => key,
+        };
         section.refuse(key, error.problem.clone());
     }
     errors.is_empty().then_some(policy)
+}
+
+/// `[[ingestion.schedule]]`, `[[distribution.schedule]]`.
+fn schedule(section: &Section<'_>) -> Option<Schedule> {
+    let text = |text: &str| Ok(text.to_owned());
+    let name = section.required("name", "match day", text);
+    let cron = section.required("cron", "0 14 * * 6", text);
+    let time_zone = section.read("time_zone", "UTC", text);
+    let lasts = section.required("lasts", "6h", super::units::duration);
+    // Those that are absent are as the policy has them.
+    let min = section.optional_integer("min", 1..=1000);
+    let max = section.optional_integer("max", 1..=1000);
+    let spare = section.optional_number("spare", 0.0..=1000.0);
+    let inhibit_scale_down = section.flag("inhibit_scale_down", false);
+    Some(Schedule {
+        name: name?,
+        cron: cron?,
+        time_zone: time_zone?,
+        lasts: lasts?,
+        min: min?.map(|nodes| nodes as u32),
+        max: max?.map(|nodes| nodes as u32),
+        spare: spare?,
+        inhibit_scale_down: inhibit_scale_down?,
+    })
 }
 
 /// Bits per second, as the policy has them.

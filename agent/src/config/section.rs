@@ -337,8 +337,24 @@ impl<'a> Section<'a> {
         }
     }
 
+    /// A whole number that may be absent. Outer `None`: an error was noted.
+    pub(super) fn optional_integer(&self, key: &'static str, range: RangeInclusive<u64>) -> Option<Option<u64>> {
+        let number = self.integer_or(key, 0, "none", range)?;
+        Some(self.has(key).then_some(number))
+    }
+
+    /// The same for any number.
+    pub(super) fn optional_number(&self, key: &'static str, range: RangeInclusive<f64>) -> Option<Option<f64>> {
+        let number = self.number_or(key, 0.0, "none", range)?;
+        Some(self.has(key).then_some(number))
+    }
+
     pub(super) fn number(&self, key: &'static str, default: f64, range: RangeInclusive<f64>) -> Option<f64> {
-        let Some(value) = self.ask(key, &default.to_string()) else { return Some(default) };
+        self.number_or(key, default, &default.to_string(), range)
+    }
+
+    fn number_or(&self, key: &'static str, default: f64, shown: &str, range: RangeInclusive<f64>) -> Option<f64> {
+        let Some(value) = self.ask(key, shown) else { return Some(default) };
         let number = match value.get_ref() {
             DeValue::Integer(number) => i64::from_str_radix(number.as_str(), number.radix()).ok().map(|n| n as f64),
             DeValue::Float(number) => number.as_str().parse().ok(),

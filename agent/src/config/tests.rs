@@ -180,7 +180,8 @@ fn secrets_come_from_files_too_and_are_never_shown() {
 
 /// What the documentation has to have, from reading a file in which every kind of section stands.
 fn every_key() -> Vec<section::Asked> {
-    let text = least() + "[[webhook]]\nurl = \"https://h/\"\nsecret = \"\"\n";
+    let text = least()
+        + "[[webhook]]\nurl = \"https://h/\"\nsecret = \"\"\n[[ingestion.schedule]]\n[[distribution.schedule]]\n";
     read(&text, "agent.toml").1
 }
 
@@ -300,4 +301,52 @@ fn a_cloud_needs_what_its_driver_needs_and_nothing_else() {
         let errors = cloud(lines).unwrap_err().to_string();
         assert!(errors.contains(said), "{lines}: {errors}");
     }
+}
+
+#[test]
+fn policies_come_with_every_error_and_say_what_to_write() {
+    let redis = "[registry]\nurl = \"redis://h:1\"\n";
+    for (lines, said) in [
+        (
+            "[distribution]\nmin = 5\nmax = 3\n",
+            "agent.toml:9: distribution.min: 5 is above max, 3; lower it, or raise max",
+        ),
+        ("[distribution]\nmax = 1\n", "agent.toml:9: distribution.max: 2 is above max, 1; lower it, or raise max"),
+        (
+            "[distribution]\nmin = 1\n",
+            "distribution.min: 1 is below cluster.min_distribution, 2, under which no drain is admitted; raise it",
+        ),
+        (
+            "[distribution]\nreaders_per_node = 0\n",
+            "distribution.readers_per_node: 0 does not do; write a number from 1",
+        ),
+        ("[distribution]\ncameras_per_node = 5\n", "distribution.cameras_per_node: is no known key"),
+        ("[ingestion]\nup_window = 5\n", "ingestion.up_window: 5 is a number; write a text in quotes"),
+        ("[orchestrator]\nenabled = \"yes\"\n", "orchestrator.enabled: is a text; write true or false, without quotes"),
+        (
+            "[orchestrator]\nenabled = true\n",
+            "orchestrator.enabled: an orchestrator is elected through Redis; set registry.url",
+        ),
+        (
+            "[[ingestion.schedule]]\nname = \"a\"\ncron = \"often\"\nlasts = \"1h\"\nmin = 2\n",
+            "ingestion.schedule: \"a\": cron: ",
+        ),
+    ] {
+        let errors = errors_with(lines);
+        assert!(errors.len() == 1 && errors[0].contains(said), "{lines}: {errors:#?}");
+    }
+    let text = least()
+        + redis
+        + "[orchestrator]\nenabled = true\ndry_run = true\n[distribution]\ngrow_step = 2\ncpu_limit = 0\n\
+           outbound_per_node = \"1Gbit/s\"\n[[distribution.schedule]]\nname = \"s\"\ncron = \"0 14 * * 6\"\n\
+           lasts = \"6h\"\nmin = 4\n";
+    let config = Config::parse(&text, "agent.toml").unwrap_or_else(|errors| panic!("{errors}"));
+    let policy = config.policies.distribution;
+    assert!(policy.dry_run && config.policies.ingestion.dry_run);
+    assert_eq!((policy.grow_step, policy.cpu_limit, policy.metrics[1].per_node), (Some(2), None, 1e9));
+    assert_eq!((policy.schedules[0].min, policy.schedules[0].time_zone.as_str()), (Some(4), "UTC"));
+    let least = Config::parse(&least(), "agent.toml").unwrap();
+    assert!(!least.orchestrator.enabled && least.orchestrator().is_none());
+    assert_eq!(least.policies.distribution, mtxfleet_leader::distribution_orchestrator::policy());
+    assert_eq!(least.policies.ingestion, mtxfleet_leader::ingestion_orchestrator::policy());
 }

@@ -1,5 +1,5 @@
 //! What must survive the agent, as JSON in files of `STATE_DIR`: its drain (`drain.json`), the orchestrators' terms that
-//! it knows (`terms.json`), and the generation of its last start.
+//! it knows (`terms.json`), pauses and its own protection (`controls.json`), and the generation of its last start.
 //!
 //! A thread for each file writes, in the order of the calls. A disk that hangs holds the event loop up once, for
 //! [`SAVED_WITHIN`], and what could not be written is tried again until it is, or something newer is.

@@ -9,7 +9,7 @@
 
 use std::time::Duration;
 
-use mtxfleet_wire::{DrainRefusal, Mono, NodeState, PlanId};
+use mtxfleet_wire::{DrainRefusal, Mono, NodeState, PlanId, Token};
 
 use super::effect::Effect;
 use super::{Node, Now};
@@ -43,11 +43,11 @@ impl Node {
     pub(super) fn carry_out_plan(&mut self, now: Now, effects: &mut Vec<Effect>) {
         self.carrying_out.declined.take_if(|declined| now.mono >= declined.until);
         let Some(plan) = self.plan_obeyed() else { return };
-        let (id, named) = (plan.id, plan.drains.get(&self.settings.id));
+        let (id, token, named) = (plan.id, plan.token(), plan.drains.get(&self.settings.id));
         match (named, &self.draining.drain) {
             (Some(why), None) => {
                 let why = format!("plan {id}: {why}");
-                self.begin_planned(now, id, why, effects);
+                self.begin_planned(now, (id, token), why, effects);
             }
             (None, Some(drain)) if drain.order().plan.is_some_and(|ordered| ordered < id) => {
                 self.carrying_out.refused = None;
@@ -58,9 +58,9 @@ impl Node {
         }
     }
 
-    fn begin_planned(&mut self, now: Now, id: PlanId, why: String, effects: &mut Vec<Effect>) {
+    fn begin_planned(&mut self, now: Now, plan: (PlanId, Token), why: String, effects: &mut Vec<Effect>) {
         let asks_again = self.carrying_out.refused.is_none_or(|(_, last)| now.mono.since(last) >= ASK_AGAIN);
-        let has_had_its_word = self.carrying_out.done_with.is_some_and(|done| id <= done);
+        let has_had_its_word = self.carrying_out.done_with.is_some_and(|done| plan.0 <= done);
         let idle = self.state == NodeState::Active && !self.draining.is_pending();
         if !idle || !asks_again || has_had_its_word || self.carrying_out.declined.is_some() {
             return;
@@ -69,11 +69,16 @@ impl Node {
             self.decline(now, "it is protected");
             return;
         }
-        self.order_planned_drain(now, id, why, effects);
+        self.order_planned_drain(now, plan, why, effects);
     }
 
     /// The registry, or this node's own rules, refused what the plan wants.
     pub(super) fn planned_drain_refused(&mut self, now: Now, refusal: &DrainRefusal) {
+        if let DrainRefusal::PlanSuperseded { .. } = refusal {
+            // The plan of that term comes by gossip, and says what it wants of this node.
+            self.carrying_out.refused = Some((now.mono, now.mono));
+            return;
+        }
         let since = self.carrying_out.refused.map_or(now.mono, |(since, _)| since);
         self.carrying_out.refused = Some((since, now.mono));
         let passes = matches!(refusal, DrainRefusal::NoRegistry | DrainRefusal::BelowMinimum { .. });

@@ -94,6 +94,7 @@ impl Node {
     pub(super) fn publish_controls(&mut self, effects: &mut Vec<Effect>) {
         if std::mem::take(&mut self.controls.changed) {
             let saved = self.controls.saved();
+            effects.push(Effect::PersistControls(saved.clone()));
             effects.push(Effect::PublishControls(saved.controls));
         }
     }

@@ -64,7 +64,8 @@ struct Kind {
 }
 
 impl DecisionLog {
-    pub fn take(&mut self, made: &Made<'_>, steered: &Steered) {
+    /// Gives the entry back that it began, when it is not as the one before.
+    pub fn take(&mut self, made: &Made<'_>, steered: &Steered) -> Option<&DecisionView> {
         let decision = &steered.decision;
         let outcome = outcome_view(decision.outcome);
         *self.totals.entry((decision.rule.to_string(), outcome.name())).or_default() += 1;
@@ -85,7 +86,7 @@ impl DecisionLog {
             view.wanted = decision.wanted;
             view.inputs = inputs_view(decision, made.metrics);
             view.reasons = decision.reasons.iter().map(ToString::to_string).collect();
-            return;
+            return None;
         }
         self.number += 1;
         let view = DecisionView {
@@ -113,6 +114,7 @@ impl DecisionLog {
         }
         self.entries.push_back(Entry { view: Arc::new(view), kind });
         self.fresh = true;
+        self.entries.back().map(|entry| &*entry.view)
     }
 
     /// The oldest first.

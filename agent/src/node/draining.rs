@@ -5,7 +5,7 @@ use std::time::Duration;
 use mtxfleet_drain::{Action, Candidate, Drain, Observation, Order};
 use mtxfleet_wire::{
     DrainId, DrainOrder, DrainRecord, DrainRefusal, EventKind, LegNotice, Liveness, Mono, MoveOrder, NodeId, NodeState,
-    Phase, PlanId, Role, WorkerReport,
+    Phase, PlanId, Role, Token, WorkerReport,
 };
 use serde::{Deserialize, Serialize};
 
@@ -80,7 +80,13 @@ impl Node {
     }
 
     /// A plan names this node.
-    pub(super) fn order_planned_drain(&mut self, now: Now, plan: PlanId, reason: String, effects: &mut Vec<Effect>) {
+    pub(super) fn order_planned_drain(
+        &mut self,
+        now: Now,
+        plan: (PlanId, Token),
+        reason: String,
+        effects: &mut Vec<Effect>,
+    ) {
         self.drain_wanted(now, None, DrainOrder { force: false, reason }, Some(plan), effects);
     }
 
@@ -96,7 +102,7 @@ impl Node {
         now: Now,
         ticket: Option<Ticket>,
         order: DrainOrder,
-        plan: Option<PlanId>,
+        plan: Option<(PlanId, Token)>,
         effects: &mut Vec<Effect>,
     ) {
         if let Some(refusal) = self.refuses(&order) {
@@ -111,8 +117,9 @@ impl Node {
             role: self.role(),
             serving: self.serving(),
             minimum: if order.force { 0 } else { self.settings.minimum },
-            plan: None,
+            plan: plan.map(|(_, token)| token),
         };
+        let plan = plan.map(|(id, _)| id);
         let by_registry = self.settings.has_registry && self.registry_reachable;
         let order = Order { drain, node: self.settings.id.clone(), reason: order.reason, forced: order.force, plan };
         if by_registry {

@@ -11,6 +11,7 @@ use mtxfleet_leader::election::LeaseOrder;
 use mtxfleet_leader::growing::IntentOrder;
 use mtxfleet_wire::{Terms, TermsReport, Token};
 
+use super::controls::SavedControls;
 use super::draining::Saved;
 use super::event::Ticket;
 use super::fenced::FencedWrites;
@@ -30,6 +31,8 @@ pub enum Effect {
     PublishPlan(Box<Plan>),
     /// Gossip: its last decisions.
     PublishDecisions(Box<DecisionsReport>),
+    /// Write this to disk, so that it outlives the agent.
+    PersistControls(SavedControls),
     /// Gossip: the newest orders to pause or resume.
     PublishControls(Vec<Control>),
     /// Redis: this node's whole projection, and records of dead peers it speaks for.

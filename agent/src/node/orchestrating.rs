@@ -17,18 +17,31 @@ use mtxfleet_leader::fleet_view::STALE_AFTER;
 use mtxfleet_leader::plan::Plan;
 use mtxfleet_leader::{Member, Orchestrator, Seen};
 use mtxfleet_wire::{
-    DecisionEffect, Liveness, Mono, NodeId, OrchestratorView, PlanView, PlannedDrain, Role, RunId, StandingView, Token,
+    DecisionEffect, Liveness, Mono, NodeId, NodeState, OrchestratorView, PlanView, PlannedDrain, Role, RunId,
+    StandingView, Token,
 };
 
 use super::decisions::{DecisionLog, Made};
 use super::effect::Effect;
+use super::fenced::{FencedWrites, Write};
 use super::{Node, Now};
 
 /// Load reports are a second old at most; twice that pace makes the time from a step to its decision mostly theirs.
 const STEER_EVERY: Duration = Duration::from_millis(500);
 
+/// An agent that has just started has not heard of the whole fleet yet, and says nothing of it for so long. A round of
+/// gossip takes 200 ms, a node of which nothing is heard is a suspect before this is over.
+const SETTLED_AFTER: Duration = Duration::from_secs(5);
+
 /// Of what is only considered, and so never becomes a plan.
 const NO_TERM: Token = Token { epoch: 0, run: RunId(0) };
+
+/// The last part of the key in Redis, and how many are kept there: one that begins a run of equal ones each.
+const DECISIONS: &str = "decisions";
+const DECISIONS_KEPT: u64 = 1_000;
+
+/// Number of writes whose answer is of no interest: what Redis does not take is still in gossip and in memory.
+const NOBODY_WAITS: u64 = 0;
 
 /// Decisions of each orchestrator that every agent shows.
 const SHOWN: usize = 10;
@@ -46,6 +59,7 @@ pub struct Wish {
 pub struct Orchestrating {
     /// `None`: this fleet only reports and drains.
     orchestrator: Option<Orchestrator>,
+    started: Mono,
     /// The plan to be obeyed, for each role.
     plans: BTreeMap<Role, Arc<Plan>>,
     steered: Option<Mono>,
@@ -56,8 +70,8 @@ pub struct Orchestrating {
 
 impl Orchestrating {
     #[must_use]
-    pub fn new(orchestrator: Option<Orchestrator>) -> Self {
-        Self { orchestrator, plans: BTreeMap::new(), steered: None, wish: None, log: DecisionLog::default() }
+    pub fn new(orchestrator: Option<Orchestrator>, started: Mono) -> Self {
+        Self { orchestrator, started, plans: BTreeMap::new(), steered: None, wish: None, log: DecisionLog::default() }
     }
 
     /// The plan to be obeyed by nodes of `role`, as far as it is known here.
@@ -112,6 +126,9 @@ impl Node {
             }
         };
         let epoch = token.map(|token| token.epoch);
+        if now.mono.since(self.orchestrating.started) < SETTLED_AFTER {
+            return;
+        }
         if self.orchestrating.steered.is_some_and(|steered| now.mono.since(steered) < STEER_EVERY) {
             return;
         }
@@ -147,7 +164,13 @@ impl Node {
         self.aim_growing(now, size, &nodes, |node| orchestrator.counts(node));
         let made =
             Made { role, by: &self.settings.id, epoch, at: now.wall, effect, metrics: &orchestrator.policy().metrics };
-        self.orchestrating.log.take(&made, &steered);
+        let news = self.orchestrating.log.take(&made, &steered);
+        if let Some((news, token)) = news.zip(token)
+            && let Ok(value) = serde_json::to_string(news)
+        {
+            let write = Write::Append { table: DECISIONS, length: DECISIONS_KEPT, field: "decision", value };
+            effects.push(Effect::WriteFenced(FencedWrites { number: NOBODY_WAITS, role, token, writes: vec![write] }));
+        }
         let dry = orchestrator.policy().dry_run;
         if let Some(report) = self.orchestrating.log.report(now.mono, role, epoch, dry) {
             effects.push(Effect::PublishDecisions(Box::new(report)));
@@ -161,6 +184,7 @@ impl Node {
 
     /// The cluster as the engine counts it, this node in it.
     fn nodes_seen(&self, orchestrator: &Orchestrator, now: Now) -> Vec<NodeView> {
+        let role = self.settings.facts.role;
         let load = self.load(now);
         let drain = self.draining.drain.as_ref().map(mtxfleet_drain::Drain::report);
         let me = Seen {
@@ -172,7 +196,15 @@ impl Node {
             fresh: self.server.looked.is_none_or(|looked| now.mono.since(looked) < STALE_AFTER),
             orchestrating: true,
         };
-        let others = self.fleet.members().map(|member| Seen::member(member, now.mono));
+        // When half of a cluster looks dead, the detector is doubted and not the nodes: they may carry what is not seen.
+        let of_role =
+            || self.fleet.members().filter(|member| member.peer.facts.as_ref().is_some_and(|f| f.role == role));
+        let dead = of_role().filter(|member| is_missed(member)).count();
+        let is_doubted = dead * 2 > of_role().count();
+        let others = self.fleet.members().map(|member| match Seen::member(member, now.mono) {
+            seen if is_doubted && is_missed(member) => Seen { liveness: Liveness::Suspect, fresh: false, ..seen },
+            seen => seen,
+        });
         let mut nodes = orchestrator.nodes(others.chain([me]));
         self.mark_kept(&mut nodes);
         nodes.extend(self.launching_nodes(now));
@@ -273,6 +305,12 @@ impl Node {
         let totals = self.orchestrating.log.totals().iter();
         totals.map(|((rule, outcome), count)| (rule.clone(), *outcome, *count)).collect()
     }
+}
+
+/// Dead, and not known to have left service before.
+fn is_missed(member: &Member) -> bool {
+    let left = member.peer.load.as_ref().is_some_and(|load| load.state == NodeState::Offline);
+    member.liveness == Liveness::Dead && !left
 }
 
 fn plan_view(plan: &Plan) -> PlanView {

@@ -1,5 +1,7 @@
 //! The node driven by events alone, on virtual time.
 
+mod orchestrating;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -59,6 +61,7 @@ pub(super) fn settings(role: Role) -> Settings {
             lease_ttl: Duration::from_secs(6),
         },
         orchestrator: None,
+        controls: super::controls::SavedControls::default(),
         cloud: None,
         own_rtsp: "127.0.0.1:8554".into(),
         can_restart_server: true,

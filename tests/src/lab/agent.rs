@@ -5,7 +5,10 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
-use mtxfleet_wire::{DrainOrder, DrainRefusal, DrainView, FleetView, MemberView, NodeId, OrchestratorView, StreamView};
+use mtxfleet_wire::{
+    ControlOrder, DrainOrder, DrainRefusal, DrainView, FleetView, MemberView, NodeId, OrchestratorView, Role,
+    StreamView,
+};
 use reqwest::{Method, StatusCode};
 use serde::de::DeserializeOwned;
 
@@ -92,6 +95,27 @@ impl Api {
     /// As [`Self::fleet`].
     pub async fn streams(&self) -> Result<Vec<StreamView>> {
         self.get("/v1/streams").await?.context("no streams")
+    }
+
+    /// `GET /v1/orchestrators`, of one role.
+    ///
+    /// # Errors
+    /// As [`Self::fleet`].
+    pub async fn orchestrator(&self, role: Role) -> Result<OrchestratorView> {
+        let views: Vec<OrchestratorView> = self.get("/v1/orchestrators").await?.context("no orchestrators")?;
+        views.into_iter().find(|view| view.role == role).with_context(|| format!("no orchestrator of {role}"))
+    }
+
+    /// `POST /v1/pause` or `/v1/resume`.
+    ///
+    /// # Errors
+    /// When it does not answer, or oddly.
+    pub async fn pause(&self, role: Role, paused: bool) -> Result<()> {
+        let path = if paused { "/v1/pause" } else { "/v1/resume" };
+        let order = ControlOrder { role, why: "test".to_owned() };
+        let request = client().post(self.url() + path).bearer_auth(&self.token).json(&order);
+        request.send().await?.error_for_status().with_context(|| format!("{}: POST {path}", self.node))?;
+        Ok(())
     }
 
     /// `GET /v1/drain`: the drain under way, or the last one; `None` when there was none.

@@ -24,6 +24,8 @@ pub struct Settings {
     pub drain: String,
     /// Plain RTSP readers count as viewers, who leave in phase 4, and not as workers that cannot be told.
     pub plain_readers_are_viewers: bool,
+    /// More tables of the configuration (none).
+    pub more: String,
 }
 
 impl Settings {
@@ -31,7 +33,7 @@ impl Settings {
     #[must_use]
     pub fn demo() -> Self {
         let drain = "viewer_window = \"6s\"\nviewer_cut = \"4s\"\n".to_owned();
-        Self { drain, plain_readers_are_viewers: true }
+        Self { drain, plain_readers_are_viewers: true, ..Self::default() }
     }
 }
 
@@ -118,6 +120,16 @@ impl Node {
         Ok(node)
     }
 
+    /// Gives the agent another configuration, which it reads when it is started again.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn reconfigure(&self, folder: &Path, change: impl FnOnce(String) -> String) -> Result<()> {
+        let config = folder.join(self.id.as_str()).join("mtxfleet.toml");
+        let text = std::fs::read_to_string(&config).with_context(|| config.display().to_string())?;
+        std::fs::write(&config, change(text)).with_context(|| config.display().to_string())
+    }
+
     /// Starts the agent again after it was killed.
     ///
     /// # Errors
@@ -200,6 +212,7 @@ expected_pollers = ["{balancer}/{backend}/{balanced_as}"]
 {drain}
 [log]
 level = "{log}"
+{more}
 "#,
         id = fields.id,
         role = fields.role,
@@ -220,6 +233,7 @@ level = "{log}"
         balanced_as = fields.balanced_as,
         balancer = balancer::NAME,
         drain = shared.settings.drain,
+        more = shared.settings.more,
         log = std::env::var("MTXFLEET_LAB_LOG").unwrap_or_else(|_| "info".to_owned()),
     )
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
-use mtxfleet_wire::{Bitrate, Ill, Liveness, NodeState, Role, ServerHealth, Subject};
+use mtxfleet_wire::{Bitrate, Ill, Liveness, NodeState, Role, ServerHealth, StandingView, Subject};
 use prometheus::proto::{Counter, Gauge, LabelPair, Metric as Point, MetricFamily, MetricType};
 use prometheus::{Encoder, TextEncoder};
 
@@ -162,12 +162,25 @@ gauges! {
     INVENTORIES = "mtxfleet_inventories", "Different inventories in force on live nodes; more than 1 is a mistake.";
     PULLED = "mtxfleet_cameras_pulled", "Cameras that this node pulls, by what is wrong with them.";
     FLOWING = "mtxfleet_streams_flowing", "Streams on this node whose bytes are growing.";
+    PROTECTED = "mtxfleet_node_protected", "1 when no plan may drain this node.";
+    ACTING = "mtxfleet_orchestrator_acting", "1 when this agent orchestrates the role.";
+    DRY_RUN = "mtxfleet_orchestrator_dry_run", "1 when the role's orchestrator only decides and records.";
+    PAUSED = "mtxfleet_orchestrator_paused", "1 while the role is paused.";
+    EPOCH = "mtxfleet_orchestrator_epoch", "Number of the term of the role's orchestrator.";
+    PLAN_EPOCH = "mtxfleet_plan_epoch", "Number of the term in which the plan that holds was made.";
+    PLAN_SIZE = "mtxfleet_plan_nodes", "Nodes that are to serve or to launch, by the plan that holds.";
+    PLAN_DRAINS = "mtxfleet_plan_drains", "Nodes that the plan wants drained.";
+    WANTED = "mtxfleet_wanted_nodes", "Nodes that the load asked for at the last decision, within the range.";
+    COUNTED = "mtxfleet_counted_nodes", "Nodes as the last decision counted them, by condition.";
 }
 
 static DISCARDED: Metric = Metric::counter(
     "mtxfleet_discarded_packets_total",
     "Packets that MediaMTX threw away since a reader was too slow.",
 );
+
+static DECISIONS: Metric =
+    Metric::counter("mtxfleet_decisions_total", "Decisions of this agent as an orchestrator, by rule and outcome.");
 
 fn of_snapshot(snapshot: &Snapshot) -> Vec<Sample> {
     let mut samples = vec![
@@ -180,6 +193,7 @@ fn of_snapshot(snapshot: &Snapshot) -> Vec<Sample> {
     cameras(snapshot, &mut samples);
     members(snapshot, &mut samples);
     availability(snapshot, &mut samples);
+    orchestrators(snapshot, &mut samples);
 
     let here = || snapshot.streams.iter().filter(|view| view.node == snapshot.node.node);
     for owned in [true, false] {
@@ -226,6 +240,7 @@ fn this_node(snapshot: &Snapshot, samples: &mut Vec<Sample>) {
         (&SERVER, Some(flag(load.server == ServerHealth::Up))),
         (&SAMPLE_AGE, Some(Clock::wall().since(load.sampled).as_secs_f64())),
         (&REGISTRY, Some(flag(load.redis))),
+        (&PROTECTED, Some(flag(load.protected))),
         (&DISCARDED, Some(load.discarded_packets as f64)),
     ];
     if let Some(health) = &load.health {
@@ -296,6 +311,35 @@ fn availability(snapshot: &Snapshot, samples: &mut Vec<Sample>) {
                 samples.push(AVAILABILITY.labelled(&[("of", of), ("name", name), ("window", window)], ratio));
             }
         }
+    }
+}
+
+fn orchestrators(snapshot: &Snapshot, samples: &mut Vec<Sample>) {
+    for view in &snapshot.orchestrators {
+        let role = [("role", view.role.as_str())];
+        samples.push(ACTING.labelled(&role, flag(view.standing == StandingView::Acting)));
+        samples.push(PAUSED.labelled(&role, flag(view.paused.is_some())));
+        samples.push(DRY_RUN.labelled(&role, flag(view.dry_run)));
+        samples.extend(view.epoch.map(|epoch| EPOCH.labelled(&role, epoch as f64)));
+        if let Some(plan) = &view.plan {
+            samples.push(PLAN_EPOCH.labelled(&role, plan.id.epoch as f64));
+            samples.push(PLAN_SIZE.labelled(&role, f64::from(plan.size)));
+            samples.push(PLAN_DRAINS.labelled(&role, plan.drains.len() as f64));
+        }
+        let Some(last) = view.decisions.last() else { continue };
+        samples.push(WANTED.labelled(&role, f64::from(last.wanted)));
+        let seen = &last.inputs;
+        for (condition, count) in [
+            ("serving", seen.serving),
+            ("launching", seen.launching),
+            ("draining", seen.draining),
+            ("unhealthy", seen.unhealthy),
+        ] {
+            samples.push(COUNTED.labelled(&[role[0], ("condition", condition)], f64::from(count)));
+        }
+    }
+    for (rule, outcome, count) in &snapshot.decided {
+        samples.push(DECISIONS.labelled(&[("rule", rule), ("outcome", outcome)], *count as f64));
     }
 }
 

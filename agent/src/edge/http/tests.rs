@@ -89,6 +89,25 @@ fn full_snapshot() -> Snapshot {
             bitrate: None,
         },
     }];
+    snapshot.decided = vec![("window".to_owned(), "nothing", 7)];
+    snapshot.orchestrators = vec![mtxfleet_wire::OrchestratorView {
+        role: Role::Distribution,
+        leader: Some(node()),
+        epoch: Some(7),
+        standing: mtxfleet_wire::StandingView::Acting,
+        why: String::new(),
+        dry_run: false,
+        paused: None,
+        plan: Some(mtxfleet_wire::PlanView {
+            id: mtxfleet_wire::PlanId { epoch: 7, number: 3 },
+            size: 3,
+            drains: Vec::new(),
+            takers: Vec::new(),
+            rule: "load".into(),
+            reasons: Vec::new(),
+        }),
+        decisions: vec![(*decision(Role::Distribution, 1)).clone()],
+    }];
     snapshot
 }
 
@@ -238,6 +257,82 @@ async fn nothing_is_changed_without_the_right_token() {
     }
     assert_eq!(api.send(Method::POST, "/v1/worker-reports", Some("wrong"), "{}").await.0, 401);
     assert!(api.requests.try_recv().is_err(), "an order without a token came through");
+}
+
+#[tokio::test]
+async fn pauses_and_protection_need_a_token_and_are_answered() {
+    use mtxfleet_wire::Control;
+    use reqwest::Method;
+    let mut api = api().await;
+    let order = r#"{"role":"distribution","why":"load test"}"#;
+    for (method, path) in [(Method::POST, "/v1/pause"), (Method::POST, "/v1/resume"), (Method::DELETE, "/v1/protect")] {
+        assert_eq!(api.send(method.clone(), path, None, order).await.0, 401, "{path}");
+        assert_eq!(api.send(method, path, Some("worker"), order).await.0, 401, "{path}");
+    }
+    let (status, body) = api.send(Method::POST, "/v1/pause", Some("secret"), r#"{"role":"relay"}"#).await;
+    assert!(status == 400 && body["error"].as_str().is_some_and(|text| text.contains("relay")), "{body}");
+
+    let taken = async |requests: &mut mpsc::Receiver<HttpRequest>| match requests.recv().await.expect("an order") {
+        HttpRequest::Control { order, paused, answer } => {
+            let why = order.why.clone();
+            let control = Control { role: order.role, paused, version: 3, by: node(), why, at: UnixMillis(9) };
+            answer.send(control).expect("somebody waits");
+        }
+        HttpRequest::Protect { protected, answer } => {
+            assert!(protected);
+            answer.send(Snapshot::starting("test", &node(), UnixMillis(1)).node).expect("somebody waits");
+        }
+        other => panic!("{other:?}"),
+    };
+    let url = api.url("/v1/pause");
+    let pause = api.client.post(url).bearer_auth("secret").body(order).send();
+    let (response, ()) = tokio::join!(pause, taken(&mut api.requests));
+    let control: Control = response.expect("an answer").json().await.expect("a control");
+    assert_eq!((control.paused, control.version, control.why.as_str()), (true, 3, "load test"));
+    let url = api.url("/v1/protect");
+    let protect = api.client.post(url).bearer_auth("secret").send();
+    let (response, ()) = tokio::join!(protect, taken(&mut api.requests));
+    assert_eq!(response.expect("an answer").status().as_u16(), 200);
+}
+
+fn decision(role: Role, number: u64) -> Arc<mtxfleet_wire::DecisionView> {
+    Arc::new(mtxfleet_wire::DecisionView {
+        role,
+        by: node(),
+        epoch: Some(1),
+        number,
+        first: UnixMillis(1),
+        last: UnixMillis(number),
+        count: 1,
+        effect: mtxfleet_wire::DecisionEffect::Live,
+        outcome: mtxfleet_wire::OutcomeView::Nothing,
+        rule: "load".into(),
+        wanted: 2,
+        inputs: mtxfleet_wire::InputsView { serving: 2, ..Default::default() },
+        reasons: vec!["2 are wanted and there".into()],
+        victims: Vec::new(),
+    })
+}
+
+#[tokio::test]
+async fn decisions_are_shown_by_role_and_as_many_as_asked_for() {
+    let api = api().await;
+    let mut snapshot = Snapshot::starting("test", &node(), UnixMillis(1));
+    snapshot.decisions = (1..=4).map(|n| decision(Role::Distribution, n)).collect();
+    snapshot.decisions.push(decision(Role::Ingestion, 5));
+    api.snapshot.send_replace(Arc::new(snapshot));
+    let numbers = async |path: &str| -> Vec<u64> {
+        let (status, text) = api.get(path).await;
+        assert_eq!(status, 200, "{text}");
+        let views: Vec<mtxfleet_wire::DecisionView> = serde_json::from_str(&text).expect("decisions");
+        views.iter().map(|view| view.number).collect()
+    };
+    assert_eq!(numbers("/v1/decisions").await, [1, 2, 3, 4, 5]);
+    assert_eq!(numbers("/v1/decisions?role=distribution&last=2").await, [3, 4]);
+    for wrong in ["role=relay", "last=-1", "rule=load"] {
+        let (status, text) = api.get(&format!("/v1/decisions?{wrong}")).await;
+        assert!(status == 400 && text.contains("role"), "{wrong}: {status} {text}");
+    }
 }
 
 #[tokio::test]

@@ -65,8 +65,8 @@ impl Played {
             match effect {
                 Effect::Lease(order) => {
                     let answer = match order.ask {
-                        LeaseAsk::Take { floor } => LeaseAnswer::Granted { epoch: floor + 1, past_lost: false },
-                        LeaseAsk::Renew { epoch } => LeaseAnswer::Granted { epoch, past_lost: false },
+                        LeaseAsk::Take { floor } => LeaseAnswer::Granted { epoch: floor + 1, wait: Duration::ZERO },
+                        LeaseAsk::Renew { epoch } => LeaseAnswer::Granted { epoch, wait: Duration::ZERO },
                         LeaseAsk::Release { .. } => LeaseAnswer::Released,
                     };
                     self.event(Event::LeaseAnswered { number: order.number, answer });
