@@ -25,6 +25,7 @@ pub mod neighbours;
 pub mod orchestrating;
 pub mod publishing;
 pub mod readers;
+mod replacing;
 pub mod sample;
 pub mod traffic;
 pub mod views;
@@ -113,6 +114,7 @@ pub struct Node {
     health: Health,
     said_health: HealthReport,
     availability: Availabilities,
+    replacing: replacing::Replacing,
     started: Mono,
     said: Said,
     events_made: u64,
@@ -158,6 +160,7 @@ impl Node {
             health: Health::new(now.mono, settings.can_restart_server),
             said_health: HealthReport::default(),
             availability: Availabilities::new(None, now.wall),
+            replacing: replacing::Replacing::new(),
             started: now.mono,
             said: Said::default(),
             events_made: 0,
@@ -209,6 +212,7 @@ impl Node {
         self.carry_out_plan(now, &mut effects);
         self.go_on_draining(now, &mut effects);
         self.lead(now, &mut effects);
+        self.replace_machines(now, &mut effects);
         self.use_cloud(now, &mut effects);
         self.publish(now, &mut effects);
         effects

@@ -201,6 +201,14 @@ impl Growing {
         self.replace = instances;
     }
 
+    /// The newest complete listing, while it is fresh enough to act on, and this node may act.
+    #[must_use]
+    pub fn group(&self, now: Mono) -> Option<&Group> {
+        self.leave?;
+        let fresh = |seen: &&Seen| now.since(seen.at) <= self.settings.poll_every + ANSWER_WITHIN;
+        self.seen.as_ref().filter(fresh).map(|seen| &seen.group)
+    }
+
     /// One turn, with what this node may do now.
     pub fn pass_time(&mut self, now: Mono, leave: Option<Leave>) -> Vec<Ask> {
         self.take_leave(now, leave);

@@ -10,12 +10,12 @@
 
 use std::collections::BTreeSet;
 
-use mtxfleet_leader::cloud::{CloudAnswer, CloudError};
+use mtxfleet_leader::cloud::{CloudAnswer, CloudError, Group};
 use mtxfleet_leader::election::Standing;
 use mtxfleet_leader::ending::{Ended, Ending};
 use mtxfleet_leader::engine::NodeView;
 use mtxfleet_leader::growing::{Ask, Goal, Growing, IntentAnswer, LaunchTimes, Leave, Progress, Seat};
-use mtxfleet_wire::{InstanceId, Liveness, LoadReport, NodeFacts, NodeId, NodeState, ServerHealth};
+use mtxfleet_wire::{InstanceId, Liveness, LoadReport, Mono, NodeFacts, NodeId, NodeState, ServerHealth};
 
 use super::effect::Effect;
 use super::{Node, Now};
@@ -50,6 +50,13 @@ impl Cloud {
             growing: Growing::new(facts.role, settings),
             ending: facts.instance.clone().map(|instance| Ending::new(facts.role, instance)),
         }
+    }
+}
+
+impl Cloud {
+    /// The newest complete listing, while it is fresh.
+    pub(super) fn group(&self, now: Mono) -> Option<&Group> {
+        self.growing.group(now)
     }
 }
 

@@ -72,7 +72,7 @@ impl Orchestrating {
         self.wish
     }
 
-    fn is_dry(&self) -> bool {
+    pub(super) fn is_dry(&self) -> bool {
         self.orchestrator.as_ref().is_some_and(|orchestrator| orchestrator.policy().dry_run)
     }
 }

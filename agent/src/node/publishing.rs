@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use mtxfleet_leader::election::Standing;
 use mtxfleet_wire::{
     Bitrate, DrainReport, Leg, LegRecord, Liveness, LoadReport, Mono, NodeId, NodeRecord, NodeState, Role, SCHEMA,
     ServerHealth, StreamName, StreamRecord, StreamReport, UnixMillis,
@@ -167,7 +168,10 @@ impl Node {
             stream: leg.stream.clone(),
             node: me.clone(),
         });
-        let offline = if self.fleet.speaks_for_the_dead(me) { self.records_of_the_dead(now.wall) } else { Vec::new() };
+        // Whoever orchestrates, and the first live node where nobody does (or has not heard yet that one does).
+        let acts = matches!(self.leadership.standing(now.mono), Standing::Acting { .. });
+        let speaks = acts || self.fleet.speaks_for_the_dead(me);
+        let offline = if speaks { self.records_of_the_dead(now.wall) } else { Vec::new() };
         let node = NodeRecord {
             schema: SCHEMA,
             node: me.clone(),

@@ -17,6 +17,7 @@ use super::sample::{PathSample, Protocol, SessionSample, SessionState};
 use super::*;
 
 mod cloud;
+mod replacing;
 
 const TICKET: Ticket = Ticket(1);
 

@@ -5,7 +5,8 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    DrainId, DrainNotice, DrainRecord, EventId, HealthReport, MoveOrder, NodeId, NodeState, Phase, Role, UnixMillis,
+    DrainId, DrainNotice, DrainRecord, EventId, HealthReport, InstanceId, MoveOrder, NodeId, NodeState, Phase, Role,
+    UnixMillis,
 };
 
 /// One event with where and when it came from.
@@ -32,6 +33,9 @@ pub enum EventKind {
     /// Its agent finds other ills than before, or started its server again, or can do no more.
     #[serde(rename = "node.health")]
     NodeHealth(HealthReport),
+    /// Its instance is ended without decrement, so that the cloud starts another.
+    #[serde(rename = "node.replaced")]
+    NodeReplaced { instance: InstanceId, why: String },
     #[serde(rename = "drain.notice")]
     DrainNotice(DrainNotice),
     #[serde(rename = "drain.phase")]
@@ -46,11 +50,12 @@ pub enum EventKind {
 
 impl EventKind {
     /// All that [`EventKind::name`] can give, as filters choose from them.
-    pub const NAMES: [&'static str; 9] = [
+    pub const NAMES: [&'static str; 10] = [
         "node.joined",
         "node.state",
         "node.suspected",
         "node.health",
+        "node.replaced",
         "drain.notice",
         "drain.phase",
         "drain.move",
@@ -66,6 +71,7 @@ impl EventKind {
             Self::NodeStateChanged { .. } => "node.state",
             Self::NodeSuspected => "node.suspected",
             Self::NodeHealth(_) => "node.health",
+            Self::NodeReplaced { .. } => "node.replaced",
             Self::DrainNotice(_) => "drain.notice",
             Self::DrainPhase { .. } => "drain.phase",
             Self::DrainMove(_) => "drain.move",

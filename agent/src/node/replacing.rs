@@ -1,0 +1,89 @@
+//! This node as the orchestrator of its role: machines that are to be replaced, handed to whoever speaks to the cloud.
+//!
+//! `leader::health::replacement` decides; the cloud's group starts the next one by itself, since the end of an instance
+//! without decrement leaves its number as it is.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use mtxfleet_leader::Member;
+use mtxfleet_leader::election::Standing;
+use mtxfleet_leader::health::replacement::{Held, ReplaceReason, Replacer, Verdict};
+use mtxfleet_wire::{EventKind, InstanceId, MemberView, Mono, NodeId};
+
+use super::effect::Effect;
+use super::{Node, Now};
+
+const JUDGE_EVERY: Duration = Duration::from_secs(1);
+
+#[derive(Debug)]
+pub struct Replacing {
+    replacer: Replacer,
+    judged: Option<Mono>,
+    said: BTreeSet<InstanceId>,
+    said_held: BTreeMap<String, (ReplaceReason, Held)>,
+    said_strays: BTreeSet<NodeId>,
+}
+
+impl Replacing {
+    pub(super) fn new() -> Self {
+        Self {
+            replacer: Replacer::new(Default::default()),
+            judged: None,
+            said: BTreeSet::new(),
+            said_held: BTreeMap::new(),
+            said_strays: BTreeSet::new(),
+        }
+    }
+}
+
+impl Node {
+    /// Judges while this node acts, and is neither paused nor only trying.
+    pub(super) fn replace_machines(&mut self, now: Now, effects: &mut Vec<Effect>) {
+        let role = self.settings.facts.role;
+        let acts = matches!(self.leadership.standing(now.mono), Standing::Acting { .. });
+        if self.cloud.is_none() || !acts || self.orchestrating.is_dry() || self.controls.paused(role).is_some() {
+            if self.replacing.judged.take().is_some() {
+                self.replace_instances(BTreeSet::new());
+            }
+            return;
+        }
+        if self.replacing.judged.is_some_and(|judged| now.mono.since(judged) < JUDGE_EVERY) {
+            return;
+        }
+        let mut members: Vec<MemberView> = self.fleet.members().map(Member::view).collect();
+        members.push(self.member_view(now));
+        let group = self.cloud.as_ref().and_then(|cloud| cloud.group(now.mono));
+        let verdict = self.replacing.replacer.judge(now.mono, role, &members, group);
+        self.replacing.judged = Some(now.mono);
+        self.say_replaced(now, &verdict, effects);
+        self.replace_instances(verdict.replace.into_keys().collect());
+    }
+
+    fn say_replaced(&mut self, now: Now, verdict: &Verdict, effects: &mut Vec<Effect>) {
+        for (instance, reason) in &verdict.replace {
+            if self.replacing.said.contains(instance) {
+                continue;
+            }
+            let about = match reason {
+                ReplaceReason::Dead { node } | ReplaceReason::Hopeless { node, .. } => node.clone(),
+                ReplaceReason::NeverJoined { .. } => self.settings.id.clone(),
+            };
+            let what = EventKind::NodeReplaced { instance: instance.clone(), why: reason.to_string() };
+            effects.push(Effect::Announce(self.event_about(now, about, what)));
+        }
+        self.replacing.said = verdict.replace.keys().cloned().collect();
+        for (name, (reason, held)) in &verdict.held {
+            // Numbers in the reasons change; that one is held, and why, is said once.
+            let kind = |held: &Held| std::mem::discriminant(held);
+            if self.replacing.said_held.get(name).is_none_or(|(_, said)| kind(said) != kind(held)) {
+                tracing::warn!(name, "not replaced although {reason}: {held}");
+            }
+        }
+        self.replacing.said_held.clone_from(&verdict.held);
+        for stray in verdict.strays.difference(&self.replacing.said_strays) {
+            tracing::warn!(node = %stray, "its instance is not in the cloud's group: it serves, and nobody would end it");
+        }
+        self.replacing.said_strays.clone_from(&verdict.strays);
+    }
+}

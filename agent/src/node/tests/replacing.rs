@@ -1,0 +1,168 @@
+//! An orchestrator and machines that are to be replaced: Redis and the cloud are played here.
+
+use mtxfleet_leader::cloud::{CloudAnswer, CloudCall, Group, Instance, InstanceState};
+use mtxfleet_leader::election::{LeaseAnswer, LeaseAsk};
+use mtxfleet_leader::growing::{IntentAnswer, IntentAsk};
+use mtxfleet_wire::InstanceId;
+
+use super::super::cloud::CloudSettings;
+use super::*;
+
+struct Played {
+    world: World,
+    peers: Vec<Peer>,
+    group: Vec<&'static str>,
+    ended: Vec<(String, bool)>,
+    announced: Vec<(String, String)>,
+}
+
+fn instance_of(name: &str) -> InstanceId {
+    InstanceId::new(format!("i-{name}")).expect("valid")
+}
+
+fn on_instance(name: &str) -> Peer {
+    let mut peer = peer(name, Role::Distribution);
+    peer.facts.as_mut().expect("set").instance = Some(instance_of(name));
+    peer
+}
+
+impl Played {
+    /// `me` acts for a cluster of itself and `others`.
+    fn acting(others: &[&'static str]) -> Self {
+        let mut settings = settings(Role::Distribution);
+        settings.facts.instance = Some(instance_of("me"));
+        settings.leadership.candidate = true;
+        let second = Duration::from_secs(1);
+        settings.cloud = Some(CloudSettings { poll_every: second, boot_deadline: second * 300 });
+        let (mut world, effects) = World::with(settings, None);
+        world.look(&[]);
+        let peers = others.iter().map(|name| on_instance(name)).collect();
+        let group = others.iter().copied().chain(["me"]).collect();
+        let mut played = Self { world, peers, group, ended: Vec::new(), announced: Vec::new() };
+        played.play(effects);
+        played.event(Event::Registry { reachable: true });
+        played.run(20);
+        played
+    }
+
+    fn run(&mut self, seconds: u64) {
+        for _ in 0..seconds * 2 {
+            self.world.after(500);
+            let at = self.world.now.mono;
+            self.event(Event::Server(Ok(ServerSample { at, ..ServerSample::default() })));
+            self.event(Event::Peers(self.peers.clone()));
+            self.event(Event::Tick);
+        }
+    }
+
+    fn event(&mut self, event: Event) {
+        let effects = self.world.apply(event);
+        self.play(effects);
+    }
+
+    fn play(&mut self, effects: Vec<Effect>) {
+        for effect in effects {
+            match effect {
+                Effect::Lease(order) => {
+                    let answer = match order.ask {
+                        LeaseAsk::Take { floor } => LeaseAnswer::Granted { epoch: floor + 1, wait: Duration::ZERO },
+                        LeaseAsk::Renew { epoch } => LeaseAnswer::Granted { epoch, wait: Duration::ZERO },
+                        LeaseAsk::Release { .. } => LeaseAnswer::Released,
+                    };
+                    self.event(Event::LeaseAnswered { number: order.number, answer });
+                }
+                Effect::SaveTerms(terms) => self.event(Event::TermsSaved { terms, done: true }),
+                Effect::Intent(order) => {
+                    let answer =
+                        if order.ask == IntentAsk::Read { IntentAnswer::Found(None) } else { IntentAnswer::Done };
+                    self.event(Event::IntentAnswered { number: order.number, answer });
+                }
+                Effect::Cloud(ask) => {
+                    let answer = match ask.call {
+                        CloudCall::Describe { .. } => CloudAnswer::Group(self.listing()),
+                        CloudCall::End { instance, decrement } => {
+                            self.ended.push((instance.to_string(), decrement));
+                            CloudAnswer::Done
+                        }
+                        CloudCall::SetDesired { .. } => CloudAnswer::Done,
+                    };
+                    self.event(Event::CloudAnswered { number: ask.number, answer: Ok(answer) });
+                }
+                Effect::Announce(FleetEvent { node, what: EventKind::NodeReplaced { why, .. }, .. }) => {
+                    self.announced.push((node.to_string(), why));
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn listing(&self) -> Group {
+        let instance = |name: &&str| Instance {
+            id: instance_of(name),
+            state: InstanceState::InService,
+            age: Some(Duration::from_secs(100)),
+            node: None,
+            zone: String::new(),
+            protected: false,
+        };
+        let instances: Vec<Instance> = self.group.iter().map(instance).collect();
+        Group { role: Role::Distribution, desired: instances.len() as u32, min: 1, max: 20, instances, keeps: None }
+    }
+
+    fn silence(&mut self, name: &str) {
+        for peer in &mut self.peers {
+            if peer.node.as_str() == name {
+                peer.alive = false;
+            } else if let Some(load) = &mut peer.load {
+                load.suspects.push(id(name));
+            }
+        }
+    }
+}
+
+#[test]
+fn an_orchestrator_replaces_a_dead_machine_without_decrement_and_says_so_once() {
+    let mut played = Played::acting(&["b", "c", "d"]);
+    played.run(10);
+    assert_eq!(played.ended, []);
+    played.silence("d");
+    played.run(20);
+    assert_eq!(played.ended, [("i-d".to_owned(), false)]);
+    assert_eq!(played.announced, [("d".to_owned(), "d is dead".to_owned())]);
+}
+
+#[test]
+fn a_machine_that_stalls_for_a_second_is_never_replaced() {
+    let mut played = Played::acting(&["b", "c", "d"]);
+    for _ in 0..30 {
+        let before = played.peers.clone();
+        played.silence("d");
+        played.run(1);
+        played.peers = before;
+        played.run(2);
+    }
+    assert_eq!((played.ended, played.announced), (vec![], vec![]));
+}
+
+#[test]
+fn a_machine_that_asks_for_it_is_replaced() {
+    let mut played = Played::acting(&["b", "c", "d"]);
+    let ill = mtxfleet_wire::HealthReport {
+        ills: vec![mtxfleet_wire::Ill::Disk],
+        hopeless: true,
+        ..mtxfleet_wire::HealthReport::default()
+    };
+    played.peers[0].load.as_mut().expect("said").health = Some(ill);
+    played.run(20);
+    assert_eq!(played.ended, [("i-b".to_owned(), false)]);
+    assert_eq!(played.announced[0].1, "b asks to be replaced (disk)");
+}
+
+#[test]
+fn half_of_the_cluster_silent_is_a_network_to_be_doubted() {
+    let mut played = Played::acting(&["b", "c", "d"]);
+    played.silence("c");
+    played.silence("d");
+    played.run(30);
+    assert_eq!((played.ended, played.announced), (vec![], vec![]));
+}
