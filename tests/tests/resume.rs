@@ -114,3 +114,62 @@ async fn a_killed_worker_has_every_frame(server: ServerBinary) -> Result<()> {
     ));
     Ok(())
 }
+
+/// How far two nodes of one machine may be apart in a stream, when every other process of it wants the same two cores.
+const SKEW_MS: u64 = 100;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn with_two_legs_a_killed_node_costs_neither_frame_nor_pause_on_mediamtx() {
+    let found = tokio::task::spawn_blocking(server_binary::find_real).await.expect("no panic");
+    match found.expect("MEDIAMTX_BIN works, when it is set") {
+        Ok(server) => two_legs_cost_no_pause(server).await.expect("it runs"),
+        Err(reasons) => notes::skipped("a crash with two legs on MediaMTX itself", &reasons.join("; ")),
+    }
+}
+
+async fn two_legs_cost_no_pause(server: ServerBinary) -> Result<()> {
+    let _alone = lab::alone().await;
+    let mut lab = Lab::builder().cameras([CameraKind::H264]).server(server).start().await?;
+    let truth = lab.record_camera("cam1").await?;
+    wait_for("the camera's frames", WITHIN, async || if truth.receives() { Ok(()) } else { Err("none") }).await?;
+    let worker = lab.redundant_worker("anpr-1", "cam1").await?;
+    let mut killed = Vec::new();
+    for _ in 0..2 {
+        let mut legs = Vec::new();
+        wait_for("two legs at two nodes", WITHIN, async || -> Result<()> {
+            legs = lab.legs_of("cam1").await?;
+            legs.retain(|(node, _)| !killed.contains(node));
+            ensure!(legs.len() == 2 && legs.iter().all(|(_, count)| *count == 1), "{legs:?}");
+            Ok(())
+        })
+        .await?;
+        let wanted = worker.frames() + AT_REST;
+        wait_for("frames", WITHIN, async || if worker.frames() >= wanted { Ok(()) } else { Err("few") }).await?;
+        // Once the first leg's node, once the second's.
+        let (node, _) = legs.swap_remove(killed.len());
+        let server = &mut lab.node_mut(&node)?.server;
+        server.process.kill();
+        killed.push(node);
+        if killed.len() == 1 {
+            // It comes back, for the second to be killed.
+            server.process.restart()?;
+            server.wait_ready().await?;
+            killed[0] = "none".parse()?;
+        }
+    }
+    let wanted = worker.frames() + AT_REST;
+    wait_for("frames", WITHIN, async || if worker.frames() >= wanted { Ok(()) } else { Err("few") }).await?;
+    let recording = worker.stop().await;
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    let truth = truth.stop().await;
+    let found = compare::compare(&truth.arrivals, &recording.arrivals, recording.ended)?;
+    ensure!(found.is_perfect() && recording.discontinuities.is_empty(), "{found:#?} {:?}", recording.discontinuities);
+    ensure!(recording.counters.replayed == 0, "the second leg had it all: {:?}", recording.counters);
+    let bound = found.camera_pause_ms + 2 * found.frame_interval_ms + 50 + SKEW_MS;
+    ensure!(found.longest_delay_ms <= bound, "a frame came more than {bound} ms late: {found:#?}");
+    notes::ran(&format!(
+        "two nodes killed, one after another, under a worker with two legs: 0 lost, longest pause {} ms, latest frame {} ms",
+        found.longest_pause_ms, found.longest_delay_ms
+    ));
+    Ok(())
+}

@@ -58,6 +58,9 @@ pub struct StreamConfig {
     /// Frames give their RTP packets ([`crate::Frame::packets`]), for who sends them on; no frame is put together then:
     /// [`crate::Frame::data`] holds the payloads, whatever the codec.
     pub rtp_packets: bool,
+    /// Legs that read at all times, 1 or 2 (1): with two, each at another node, the crash of one costs no pause. Needs
+    /// `agents`, which say where nodes are, and `Via::Direct`; doubles the traffic.
+    pub redundancy: u8,
     /// Where the worker is with the stream is kept, in Redis and in a journal on disk: one that starts again goes on
     /// after the last frame that it finished with (none: it begins at the live end). Needs `redis`, a journal, or both.
     pub checkpoints: Option<Checkpoints>,
@@ -101,6 +104,7 @@ impl StreamConfig {
             credentials: None,
             buffer: 256,
             rtp_packets: false,
+            redundancy: 1,
             checkpoints: None,
             recordings: true,
             recording_timeout: Duration::from_secs(5),
@@ -150,6 +154,8 @@ pub(crate) struct Settings {
     pub credentials: Option<Credentials>,
     pub buffer: usize,
     pub rtp_packets: bool,
+    /// A second leg at another node.
+    pub redundant: bool,
     /// Frames can be had from recordings.
     pub recordings: bool,
     pub recording_timeout: Duration,
@@ -187,6 +193,12 @@ impl TryFrom<StreamConfig> for Settings {
         for (name, _) in limits.iter().filter(|(_, limit)| limit.is_zero()) {
             faults.push(format!("{name}: longer than 0, or no leg lasts"));
         }
+        if !matches!(raw.redundancy, 1 | 2) {
+            faults.push("redundancy: 1 or 2".to_owned());
+        }
+        if raw.redundancy == 2 && (raw.agents.is_empty() || raw.via == Via::StableUrl) {
+            faults.push("redundancy: 2 needs agents, and Via::Direct, to find a second node".to_owned());
+        }
         if let Some(rules) = &raw.checkpoints {
             if rules.every_frames == 0 || rules.every.is_zero() {
                 faults.push("checkpoints: every_frames and every are over 0".to_owned());
@@ -206,6 +218,7 @@ impl TryFrom<StreamConfig> for Settings {
             base,
             keys: RegistryKeys::new(&cluster),
             redis,
+            redundant: raw.redundancy == 2,
             recordings: raw.recordings && !agents.is_empty(),
             recording_timeout: raw.recording_timeout,
             agents,

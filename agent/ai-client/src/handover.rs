@@ -41,7 +41,7 @@ const BACK_AGAIN: Duration = Duration::from_secs(10);
 const ERRORS_KEPT: usize = 8;
 
 /// What happened.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) enum Input<'a> {
     Event(&'a FleetEvent),
     /// The server has answered PLAY.
@@ -54,6 +54,8 @@ pub(crate) enum Input<'a> {
     Covered(&'a LegId),
     /// It was open and is gone.
     Ended(&'a LegId, String),
+    /// Move the current leg there, though nobody drains: it stays when none of these takes it.
+    Elsewhere(VecDeque<Target>),
     /// A deadline may have passed.
     Tick,
 }
@@ -155,6 +157,8 @@ struct Bridge {
 pub(crate) struct Handover {
     limits: Limits,
     new_id: Box<dyn FnMut() -> LegId + Send>,
+    /// Where a leg that was lost is replaced: the stable URL, for all but a second leg.
+    homes: VecDeque<Target>,
     current: Option<LegId>,
     /// When the current leg became it.
     since: Duration,
@@ -174,9 +178,20 @@ pub(crate) struct Handover {
 impl Handover {
     /// Begins with an attempt through the stable URL. `new_id` gives an id that no leg has had.
     pub(crate) fn new(now: Duration, limits: Limits, new_id: Box<dyn FnMut() -> LegId + Send>) -> Self {
+        Self::at(now, limits, new_id, VecDeque::from([Target::StableUrl]))
+    }
+
+    /// The same for a leg that has places of its own.
+    pub(crate) fn at(
+        now: Duration,
+        limits: Limits,
+        new_id: Box<dyn FnMut() -> LegId + Send>,
+        homes: VecDeque<Target>,
+    ) -> Self {
         let mut new = Self {
             limits,
             new_id,
+            homes,
             current: None,
             since: now,
             attempt: None,
@@ -245,6 +260,11 @@ impl Handover {
                 }
             }
             Input::Ended(leg, why) => self.ended(now, leg, why),
+            Input::Elsewhere(mut left) => {
+                if let (Some(_), None, Some(target)) = (&self.current, &self.attempt, left.pop_front()) {
+                    self.open(now, target, None, left, VecDeque::new());
+                }
+            }
             Input::Tick => self.tick(now),
         }
     }
@@ -416,10 +436,21 @@ impl Handover {
         }
     }
 
-    /// Through the stable URL, after a wait that grows with the failures in a row.
+    pub(crate) fn set_homes(&mut self, homes: VecDeque<Target>) {
+        self.homes = homes;
+    }
+
+    /// Through the stable URL, or wherever its homes are.
+    fn open_home(&mut self, now: Duration, errors: VecDeque<String>) {
+        let mut left = self.homes.clone();
+        let target = left.pop_front().unwrap_or(Target::StableUrl);
+        self.open(now, target, None, left, errors);
+    }
+
+    /// After a wait that grows with the failures in a row.
     fn reconnect(&mut self, now: Duration, errors: VecDeque<String>) {
         if self.failures == 0 {
-            return self.open(now, Target::StableUrl, None, VecDeque::new(), errors);
+            return self.open_home(now, errors);
         }
         let wait = FIRST_WAIT.saturating_mul(1 << (self.failures - 1).min(8)).min(LONGEST_WAIT);
         let leg = (self.new_id)();
@@ -430,13 +461,13 @@ impl Handover {
 
     fn tick(&mut self, now: Duration) {
         if self.attempt.is_none() && self.bridge.as_ref().is_some_and(|bridge| bridge.until <= now) {
-            return self.open(now, Target::StableUrl, None, VecDeque::new(), VecDeque::new());
+            return self.open_home(now, VecDeque::new());
         }
         let Some(attempt) = self.attempt.as_ref().filter(|attempt| attempt.deadline <= now) else { return };
         match attempt.stage {
             Stage::Waiting => {
                 let errors = self.attempt.take().map_or_else(VecDeque::new, |attempt| attempt.errors);
-                self.open(now, Target::StableUrl, None, VecDeque::new(), errors);
+                self.open_home(now, errors);
             }
             Stage::Opening => self.next_target(now, format!("no answer in {:?}", self.limits.leg_timeout)),
             Stage::Playing => self.next_target(now, format!("no packet in {:?}", self.limits.leg_timeout)),

@@ -44,6 +44,7 @@ mod notices;
 mod pace;
 mod packets;
 mod playback;
+mod redundancy;
 mod replay;
 mod resume;
 mod running;

@@ -13,10 +13,11 @@ use crate::assembly::Assembly;
 use crate::checkpoint::CheckpointError;
 use crate::config::Settings;
 use crate::frame::{Item, Track};
-use crate::handover::{Action, Handover, Input, Limits, State, Target};
+use crate::handover::{Action, Input, Limits, State, Target};
 use crate::ledger::Ledger;
 use crate::leg::{Leg, LegError, LegItem};
 use crate::playback;
+use crate::redundancy::{Handovers, Places, Spread};
 use crate::replay::Replay;
 use crate::resume::Known;
 use crate::running::{Running, next_item};
@@ -80,7 +81,7 @@ type Opened = (LegId, Result<(Leg, Vec<Track>), LegError>);
 pub(crate) struct Session {
     settings: Settings,
     started: Instant,
-    handover: Handover,
+    handover: Handovers,
     /// From the first leg on.
     assembly: Option<Assembly>,
     legs: Vec<Running>,
@@ -90,6 +91,8 @@ pub(crate) struct Session {
     moved: Option<Moved>,
     /// Recordings, while they are read.
     replay: Replay,
+    /// Where a second leg can go; `None` without one.
+    spread: Option<Spread>,
     resuming: Option<Resuming>,
     /// The last tick.
     ticked: Duration,
@@ -111,6 +114,7 @@ enum Step {
     Packet(usize, Option<Result<LegItem, LegError>>),
     Recording(playback::Event),
     Superseded(CheckpointError),
+    Places(Arc<Places>),
     Tick,
     Stop,
 }
@@ -122,7 +126,8 @@ impl Session {
         let Outlets { to_app, reports, status, ready } = outlets;
         Self {
             started: Instant::now(),
-            handover: Handover::new(Duration::ZERO, limits, Box::new(fresh_leg_id)),
+            handover: Handovers::new(limits, fresh_leg_id),
+            spread: settings.redundant.then(|| Spread::start(&settings, http.clone())),
             assembly: None,
             legs: Vec::new(),
             opening: JoinSet::new(),
@@ -158,6 +163,10 @@ impl Session {
                 Step::Sent => {}
                 Step::Packet(index, item) => self.packet(index, item),
                 Step::Recording(event) => self.recording(event),
+                Step::Places(places) => {
+                    let now = self.now();
+                    self.handover.spread(now, &places, &self.settings);
+                }
                 Step::Superseded(error) => {
                     self.resuming = None;
                     self.assembly = None;
@@ -189,6 +198,7 @@ impl Session {
             _ = &mut *stop => Step::Stop,
             () = self.to_app.closed() => Step::Stop,
             error = superseded(&mut self.resuming) => Step::Superseded(error),
+            places = Spread::next(&mut self.spread) => Step::Places(places),
             Some(event) = events.recv() => Step::Event(event),
             Some(done) = self.opening.join_next(), if !self.opening.is_empty() => match done {
                 Ok(opened) => Step::Opened(opened),
@@ -457,12 +467,17 @@ impl Session {
         self.away_since = if delivers { None } else { self.away_since.or(Some(now)) };
         let counters = self.assembly.as_ref().map(Assembly::counters).unwrap_or_default();
         let replay = self.replay.status(self.assembly.as_ref());
-        let leg = self.handover.current();
+        let (leg, legs) = (self.handover.current(), self.handover.legs());
         self.status.send_if_modified(|old| {
-            if old.state == state && old.counters == counters && old.leg.as_ref() == leg && old.replay == replay {
+            if old.state == state
+                && old.counters == counters
+                && old.leg.as_ref() == leg
+                && old.legs == legs
+                && old.replay == replay
+            {
                 return false;
             }
-            *old = Status { state, leg: leg.cloned(), counters, replay };
+            *old = Status { state, leg: leg.cloned(), legs, counters, replay };
             true
         });
     }
@@ -501,7 +516,7 @@ impl Session {
             self.close(&id);
         }
         self.publish();
-        self.status.send_modify(|status| (status.state, status.leg) = (State::Closed, None));
+        self.status.send_modify(|status| (status.state, status.leg, status.legs) = (State::Closed, None, 0));
         while self.closing.join_next().await.is_some() {}
     }
 }

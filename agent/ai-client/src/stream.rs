@@ -57,6 +57,8 @@ pub struct Status {
     pub state: State,
     /// The leg that delivers; `None` while none does.
     pub leg: Option<LegId>,
+    /// Legs that deliver: with `redundancy = 2` two, as a rule.
+    pub legs: usize,
     pub counters: StitchCounters,
     /// `Some` while frames come from a recording.
     pub replay: Option<ReplayStatus>,
@@ -117,7 +119,8 @@ impl Stream {
         let (to_session, events) = mpsc::channel(QUEUE);
         let (ready, opened) = oneshot::channel();
         let (stop, stopped) = oneshot::channel();
-        let status = Status { state: State::Opening, leg: None, counters: StitchCounters::default(), replay: None };
+        let status =
+            Status { state: State::Opening, leg: None, legs: 0, counters: StitchCounters::default(), replay: None };
         let (to_status, status) = watch::channel(status);
         // The notices end when the session, which receives them, does; the uplink when it has no sender any more.
         tokio::spawn(notices::run(settings.clone(), http.clone(), to_session));

@@ -302,17 +302,30 @@ impl Lab {
         ReconnectingReader::start(&format!("rtsp://{}/{stream}", self.balancer.live))
     }
 
+    /// An AI worker with two legs at two nodes.
+    ///
+    /// # Errors
+    /// When it cannot open the stream.
+    pub async fn redundant_worker(&self, id: &str, stream: &str) -> Result<Worker> {
+        Worker::open(mtxfleet_ai_client::StreamConfig { redundancy: 2, ..self.worker_config(id, stream) }).await
+    }
+
     /// An AI worker through the load balancer.
     ///
     /// # Errors
     /// When it cannot open the stream.
     pub async fn worker(&self, id: &str, stream: &str) -> Result<Worker> {
-        let mut config =
-            mtxfleet_ai_client::StreamConfig::new(stream, id, format!("rtsp://{}", self.balancer.live), CLUSTER);
-        config.redis = self.redis.as_ref().map(Redis::url);
-        config.agents = self.nodes.iter().map(|node| node.agent.url()).collect();
-        config.worker_token = Some(self.token.clone());
-        Worker::open(config).await
+        Worker::open(self.worker_config(id, stream)).await
+    }
+
+    fn worker_config(&self, id: &str, stream: &str) -> mtxfleet_ai_client::StreamConfig {
+        let url = format!("rtsp://{}", self.balancer.live);
+        mtxfleet_ai_client::StreamConfig {
+            redis: self.redis.as_ref().map(Redis::url),
+            agents: self.nodes.iter().map(|node| node.agent.url()).collect(),
+            worker_token: Some(self.token.clone()),
+            ..mtxfleet_ai_client::StreamConfig::new(stream, id, url, CLUSTER)
+        }
     }
 
     /// Waits until every node sees every node alive and in service, and HAProxy sees all servers up.
