@@ -191,3 +191,6 @@ fn nal_units(mut sample: Bytes, length_size: usize) -> Result<Vec<Bytes>, Fmp4Er
     }
     Ok(nals)
 }
+
+#[cfg(test)]
+mod tests;

@@ -33,6 +33,7 @@
 pub mod checkpoint;
 pub mod config;
 pub mod frame;
+pub mod metrics;
 
 mod assembly;
 mod fmp4;
@@ -58,5 +59,6 @@ pub use checkpoint::{CheckpointError, Checkpoints, Start};
 pub use config::{Credentials, StreamConfig, Via};
 pub use frame::{Codec, Data, Discontinuity, DiscontinuityKind, Frame, Item, Packet, Track};
 pub use handover::State;
+pub use metrics::{Metrics, MetricsListener};
 pub use mtxfleet_wire::{LegId, StitchCounters};
 pub use stream::{Error, ReplayStatus, Status, Stream};

@@ -89,6 +89,7 @@ pub(crate) struct Session {
     openers: HashMap<LegId, (Target, AbortHandle)>,
     closing: JoinSet<()>,
     moved: Option<Moved>,
+    last_pause: Option<Duration>,
     /// Recordings, while they are read.
     replay: Replay,
     /// Where a second leg can go; `None` without one.
@@ -134,6 +135,7 @@ impl Session {
             openers: HashMap::new(),
             closing: JoinSet::new(),
             moved: None,
+            last_pause: None,
             replay: Replay::new(&settings, http),
             resuming,
             ticked: Duration::ZERO,
@@ -440,6 +442,7 @@ impl Session {
         let Some(assembly) = &mut self.assembly else { return };
         let interval = assembly.frame_interval();
         let (pause, counters) = (assembly.extra_pause(), assembly.counters());
+        self.last_pause = Some(pause);
         let pause_ms = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX);
         let worker = self.settings.worker.clone();
         self.report(match how {
@@ -467,6 +470,7 @@ impl Session {
         self.away_since = if delivers { None } else { self.away_since.or(Some(now)) };
         let counters = self.assembly.as_ref().map(Assembly::counters).unwrap_or_default();
         let replay = self.replay.status(self.assembly.as_ref());
+        let last_pause = self.last_pause;
         let (leg, legs) = (self.handover.current(), self.handover.legs());
         self.status.send_if_modified(|old| {
             if old.state == state
@@ -474,10 +478,11 @@ impl Session {
                 && old.leg.as_ref() == leg
                 && old.legs == legs
                 && old.replay == replay
+                && old.last_pause == last_pause
             {
                 return false;
             }
-            *old = Status { state, leg: leg.cloned(), legs, counters, replay };
+            *old = Status { state, leg: leg.cloned(), legs, counters, replay, last_pause };
             true
         });
     }

@@ -62,6 +62,8 @@ pub struct Status {
     pub counters: StitchCounters,
     /// `Some` while frames come from a recording.
     pub replay: Option<ReplayStatus>,
+    /// Longest pause between two frames in the last handover, less the frame interval; `None` before the first.
+    pub last_pause: Option<Duration>,
 }
 
 /// How a worker catches up from a recording.
@@ -85,6 +87,8 @@ pub struct Stream {
     uplink: JoinHandle<()>,
     start: Start,
     checkpoints: Option<Writing>,
+    /// Of the worker and of the stream.
+    names: (String, String),
 }
 
 /// Checkpoints as they are written.
@@ -110,6 +114,7 @@ impl Stream {
         // Another provider may have been installed by the application; either will do.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let http = reqwest::Client::builder().connect_timeout(CONNECT).build().map_err(Error::Http)?;
+        let names = (settings.worker.to_string(), settings.stream.to_string());
         let opening = match rules {
             Some(rules) => Some((rules.explicit, Store::open(&settings, rules).await?)),
             None => None,
@@ -119,8 +124,14 @@ impl Stream {
         let (to_session, events) = mpsc::channel(QUEUE);
         let (ready, opened) = oneshot::channel();
         let (stop, stopped) = oneshot::channel();
-        let status =
-            Status { state: State::Opening, leg: None, legs: 0, counters: StitchCounters::default(), replay: None };
+        let status = Status {
+            state: State::Opening,
+            leg: None,
+            legs: 0,
+            counters: StitchCounters::default(),
+            replay: None,
+            last_pause: None,
+        };
         let (to_status, status) = watch::channel(status);
         // The notices end when the session, which receives them, does; the uplink when it has no sender any more.
         tokio::spawn(notices::run(settings.clone(), http.clone(), to_session));
@@ -145,7 +156,7 @@ impl Stream {
             let watched = tracks.iter().find(|track| track.media == "video").or(tracks.first());
             let _ = watched.map(|track| tell.send(track.clone()));
         }
-        Ok(Self { items, tracks, status, stop: Some(stop), session, uplink, start, checkpoints })
+        Ok(Self { items, tracks, status, stop: Some(stop), session, uplink, start, checkpoints, names })
     }
 
     /// The next frame or gap; `None` after an error. Cancel-safe.
@@ -165,6 +176,12 @@ impl Stream {
     #[must_use]
     pub const fn start(&self) -> &Start {
         &self.start
+    }
+
+    /// Names of the worker and of the stream.
+    #[must_use]
+    pub fn names(&self) -> (&str, &str) {
+        (&self.names.0, &self.names.1)
     }
 
     /// Who asks for the next item has finished with the one before, unless it says so itself.

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use mtxfleet_wire::{StitchCounters, UnixMillis, WorkerRecord, WorkerReport, worker_field};
+use mtxfleet_wire::{UnixMillis, WorkerRecord, WorkerReport, worker_field};
 use redis::AsyncCommands as _;
 use redis::aio::MultiplexedConnection;
 use redis::streams::StreamMaxlen;
@@ -64,8 +64,8 @@ pub(crate) async fn run(
                 }
             },
             _ = record_due.tick() => {
-                let counters = status.borrow().counters;
-                uplink.record(counters).await;
+                let status = status.borrow().clone();
+                uplink.record(&status).await;
             }
             () = retry, if !queue.is_empty() => {}
         }
@@ -138,11 +138,15 @@ impl Uplink {
         request.timeout(ANSWER).send().await?.error_for_status().map(drop)
     }
 
-    async fn record(&mut self, counters: StitchCounters) {
+    async fn record(&mut self, status: &Status) {
+        let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         let record = WorkerRecord {
             worker: self.settings.worker.clone(),
             stream: self.settings.stream.clone(),
-            counters,
+            counters: status.counters,
+            legs: status.legs,
+            last_pause_ms: status.last_pause.map(millis),
+            backlog_ms: status.replay.map(|replay| millis(replay.backlog)),
             updated: unix_now(),
         };
         let (key, field) = (self.settings.keys.workers(), worker_field(&self.settings.worker, &self.settings.stream));

@@ -162,6 +162,15 @@ pub struct WorkerRecord {
     pub worker: WorkerId,
     pub stream: StreamName,
     pub counters: StitchCounters,
+    /// RTSP connections that deliver.
+    #[serde(default)]
+    pub legs: usize,
+    /// Longest pause between two frames in the last handover, less the frame interval; `None` before the first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_pause_ms: Option<u64>,
+    /// How far it is behind its camera; `None` unless it reads a recording.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backlog_ms: Option<u64>,
     pub updated: UnixMillis,
 }
 

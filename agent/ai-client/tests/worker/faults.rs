@@ -20,7 +20,7 @@ pub use mtxfleet_tests::lab::wait::PATIENCE as BOUND;
 pub struct Scene {
     pub fleet: Fleet,
     camera: Camera,
-    balancer: Balancer,
+    pub balancer: Balancer,
     pub agent: Agent,
     pub config: StreamConfig,
 }
@@ -42,6 +42,12 @@ impl Scene {
 
     pub async fn worker(&self, config: StreamConfig) -> Result<Worker> {
         Worker::start(config, &format!("rtsp://{}/{CAMERA}", self.fleet.ingestion.rtsp)).await
+    }
+
+    /// The stream itself, once the camera is there.
+    pub async fn stream(&self, config: StreamConfig) -> Result<Stream> {
+        let config = StreamConfig { open_timeout: BOUND, ..config };
+        Ok(Stream::open(config).await?)
     }
 
     /// The order for the worker's present leg to go from `a` to `b`.

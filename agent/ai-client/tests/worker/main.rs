@@ -2,7 +2,9 @@
 
 mod moves;
 
+mod checkpoints;
 mod faults;
+mod recordings;
 mod redis_and_agent;
 
 mod reader;

@@ -12,13 +12,13 @@ use redis::streams::StreamRangeReply;
 use crate::faults::{BOUND, CAMERA, Scene, WORKER};
 use crate::support::{back, event, notice};
 
-struct Redis {
-    process: Process,
-    url: String,
+pub(crate) struct Redis {
+    pub process: Process,
+    pub url: String,
 }
 
 impl Redis {
-    async fn start(scene: &mut Scene) -> Result<Option<Self>> {
+    pub async fn start(scene: &mut Scene) -> Result<Option<Self>> {
         let program = match programs::find("redis-server") {
             Ok(program) => program,
             Err(error) => {
@@ -35,7 +35,7 @@ impl Redis {
         Ok(Some(redis))
     }
 
-    async fn connect(&self) -> Result<redis::aio::MultiplexedConnection> {
+    pub async fn connect(&self) -> Result<redis::aio::MultiplexedConnection> {
         Ok(redis::Client::open(self.url.as_str())?.get_multiplexed_async_connection().await?)
     }
 }

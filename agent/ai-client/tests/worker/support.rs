@@ -144,6 +144,7 @@ pub fn event(node: &str, what: EventKind) -> FleetEvent {
 pub struct Balancer {
     pub address: SocketAddr,
     target: watch::Sender<SocketAddr>,
+    cut: broadcast::Sender<()>,
     task: JoinHandle<()>,
 }
 
@@ -152,19 +153,30 @@ impl Balancer {
         let address = addresses.port()?;
         let listener = TcpListener::bind(address).await?;
         let (target, to) = watch::channel(target);
+        let cut = broadcast::Sender::new(1);
+        let cuts = cut.clone();
         let task = tokio::spawn(async move {
             let mut connections = tokio::task::JoinSet::new();
             while let Ok((mut client, _)) = listener.accept().await {
                 let to = *to.borrow();
+                let mut cut = cuts.subscribe();
                 connections.spawn(async move {
                     if let Ok(mut server) = TcpStream::connect(to).await {
-                        let _ = tokio::io::copy_bidirectional(&mut client, &mut server).await;
+                        tokio::select! {
+                            _ = tokio::io::copy_bidirectional(&mut client, &mut server) => {}
+                            _ = cut.recv() => {}
+                        }
                     }
                 });
                 while connections.try_join_next().is_some() {}
             }
         });
-        Ok(Self { address, target, task })
+        Ok(Self { address, target, cut, task })
+    }
+
+    /// Ends all connections.
+    pub fn cut(&self) {
+        let _ = self.cut.send(());
     }
 
     /// New connections go there; existing ones go on.

@@ -1,0 +1,183 @@
+//! SIGKILL of distribution nodes, and of workers, again and again: frames lost, and how long workers waited.
+//!
+//! On the real server only, since the stand-in records nothing. Plain readers that reconnect at once meet the same
+//! crashes. `MTXFLEET_BENCH_CRASHES` sets how many of each (50).
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+use mtxfleet_benches::Figure;
+use mtxfleet_tests::compare::{self, Arrival, Comparison};
+use mtxfleet_tests::lab::Lab;
+use mtxfleet_tests::lab::audience::{Audience, PerCamera, ReaderResult};
+use mtxfleet_tests::lab::camera::CameraKind;
+use mtxfleet_tests::lab::node::Settings;
+use mtxfleet_tests::lab::wait::{PATIENCE, wait_for};
+use mtxfleet_tests::lab::worker_process::WorkerProcess;
+use mtxfleet_tests::server_binary::{self, ServerBinary};
+use mtxfleet_wire::NodeId;
+
+const CRASHES: usize = 50;
+const WITHIN: Duration = Duration::from_secs(60);
+
+/// Frames that every worker gets between two crashes.
+const AT_REST: usize = 50;
+
+#[tokio::main(flavor = "multi_thread", worker_threads = 2)]
+async fn main() -> Result<()> {
+    let count = match std::env::var("MTXFLEET_BENCH_CRASHES") {
+        Ok(text) => text.parse().context("MTXFLEET_BENCH_CRASHES is no number")?,
+        Err(_) => CRASHES,
+    };
+    ensure!(count > 0, "MTXFLEET_BENCH_CRASHES is 0: nothing to measure");
+    let server = match tokio::task::spawn_blocking(server_binary::find_real).await?? {
+        Ok(real) => real,
+        Err(reasons) => {
+            eprintln!("NOT MEASURED, without MediaMTX: {}", reasons.join("; "));
+            return Ok(());
+        }
+    };
+    let mut missed = Vec::new();
+    missed.extend(one_leg(server.clone(), count).await?);
+    missed.extend(two_legs(server.clone(), count).await?);
+    missed.extend(workers(server, count).await?);
+    ensure!(missed.is_empty(), "{}", missed.join("\n"));
+    Ok(())
+}
+
+/// Kills server and agent of a node, and brings both back once readers have gone on.
+async fn crash(lab: &mut Lab, node: &NodeId, after: impl AsyncFnOnce() -> Result<()>) -> Result<()> {
+    let there = lab.node_mut(node)?;
+    there.server.process.kill();
+    there.agent.process.kill();
+    after().await?;
+    let there = lab.node_mut(node)?;
+    there.server.process.restart()?;
+    there.server.wait_ready().await?;
+    there.restart_agent().await?;
+    lab.wait_in_service(node, PATIENCE).await
+}
+
+async fn one_leg(server: ServerBinary, count: usize) -> Result<Vec<String>> {
+    let builder = Lab::builder().cameras(CameraKind::DEMO).settings(Settings::demo()).server(server);
+    let mut lab = builder.start().await?;
+    let audience = Audience::gather(&lab, PerCamera { workers: 1, controls: 1, viewers: 0 }).await?;
+    audience.wait_for_more(AT_REST, WITHIN).await?;
+    let mut met = 0;
+    for number in 1..=count {
+        let (busiest, legs) = lab.legs().await?.swap_remove(0);
+        eprintln!("one leg: crash {number} of {count}, {busiest}: {legs} legs");
+        met += legs;
+        crash(&mut lab, &busiest, async || audience.wait_for_more(AT_REST, WITHIN).await).await?;
+    }
+    let results = audience.finish().await?;
+    let crashes = format!("{count} SIGKILLs of a distribution node, one leg and a recording");
+    let peer = "plain reader that reconnects at once, same crashes";
+    let sum =
+        |rows: &[ReaderResult], of: fn(&Comparison) -> u64| rows.iter().map(|r| of(&r.frames)).sum::<u64>() as f64;
+    let most = |rows: &[ReaderResult], of: fn(&Comparison) -> u64| {
+        rows.iter().map(|r| of(&r.frames)).max().unwrap_or_default() as f64
+    };
+    Figure::new(format!("legs killed, {crashes}"), met as f64, "legs", "none").print();
+    Figure::new(format!("frames lost by workers, {crashes}"), sum(&results.workers, |f| f.lost), "frames", "0")
+        .beside(peer, sum(&results.control, |f| f.lost))
+        .print();
+    let wrong = |f: &Comparison| f.duplicated + f.out_of_order + f.foreign;
+    Figure::new(
+        format!("frames twice, out of order or damaged, {crashes}"),
+        sum(&results.workers, wrong),
+        "frames",
+        "0",
+    )
+    .print();
+    Figure::new(
+        format!("longest time between two frames at a worker, {crashes}"),
+        most(&results.workers, |f| f.longest_pause_ms),
+        "ms",
+        format!("2000; the cameras' own longest was {} ms", most(&results.workers, |f| f.camera_pause_ms)),
+    )
+    .beside(peer, most(&results.control, |f| f.longest_pause_ms))
+    .print();
+    let mut missed: Vec<String> =
+        results.imperfect().map(|row| format!("{}: {:?} {:?}", row.worker, row.frames, row.discontinuities)).collect();
+    if results.lost_by_control() == 0 {
+        missed.push("the plain readers lost nothing either, so this proves nothing".to_owned());
+    }
+    Ok(missed)
+}
+
+async fn two_legs(server: ServerBinary, count: usize) -> Result<Vec<String>> {
+    let mut lab = Lab::builder().cameras([CameraKind::H264]).server(server).start().await?;
+    let truth = lab.record_camera("cam1").await?;
+    wait_for("the camera's frames", WITHIN, async || if truth.receives() { Ok(()) } else { Err("none") }).await?;
+    let worker = lab.redundant_worker("anpr-1", "cam1").await?;
+    for number in 1..=count {
+        let mut legs = Vec::new();
+        wait_for("two legs at two nodes", WITHIN, async || -> Result<()> {
+            legs = lab.legs_of("cam1").await?;
+            ensure!(legs.len() == 2 && legs.iter().all(|(_, count)| *count == 1), "{legs:?}");
+            Ok(())
+        })
+        .await?;
+        let (node, _) = legs.swap_remove(number % 2);
+        eprintln!("two legs: crash {number} of {count}, {node}");
+        let wanted = worker.frames() + AT_REST;
+        let more = async || if worker.frames() >= wanted { Ok(()) } else { Err("few frames") };
+        crash(&mut lab, &node, async || Ok(wait_for("frames", WITHIN, more).await?)).await?;
+    }
+    let recording = worker.stop().await;
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    let truth = truth.stop().await;
+    let found = compare::compare(&truth.arrivals, &recording.arrivals, recording.ended)?;
+    let crashes = format!("{count} SIGKILLs of a distribution node, two legs");
+    Figure::new(format!("frames lost by a worker, {crashes}"), found.lost as f64, "frames", "0").print();
+    let goal = format!("at most {} ms", 2 * found.frame_interval_ms + 50);
+    Figure::new(format!("longest extra pause of a worker, {crashes}"), found.longest_delay_ms as f64, "ms", goal)
+        .print();
+    Ok(if found.is_perfect() {
+        Vec::new()
+    } else {
+        vec![format!("two legs: {found:?} {:?}", recording.discontinuities)]
+    })
+}
+
+async fn workers(server: ServerBinary, count: usize) -> Result<Vec<String>> {
+    let lab = Lab::builder().cameras([CameraKind::H264WithBFrames]).server(server).start().await?;
+    let truth = lab.record_camera("cam1").await?;
+    wait_for("the camera's frames", WITHIN, async || if truth.receives() { Ok(()) } else { Err("none") }).await?;
+    let mut worker = WorkerProcess::start(&lab, "anpr-1", "cam1", None, true)?;
+    // FNV of the number: as good as random here, and the same in every run.
+    let random = |number: usize, below: u64| mtxfleet_wire::fnv1a(&number.to_le_bytes()) % below;
+    let more = async |worker: &WorkerProcess, count: usize| -> Result<()> {
+        let wanted = worker.frames()? + count;
+        Ok(wait_for("frames", WITHIN, async || -> Result<()> { Ok(ensure!(worker.frames()? >= wanted, "few")) })
+            .await?)
+    };
+    for number in 1..=count {
+        more(&worker, 1 + random(number, 80) as usize).await?;
+        worker.process.kill();
+        let pause = random(number + 1000, 3000);
+        eprintln!("worker: kill {number} of {count}, away for {pause} ms");
+        tokio::time::sleep(Duration::from_millis(pause)).await;
+        worker.process.restart()?;
+    }
+    more(&worker, AT_REST).await?;
+    worker.process.kill();
+    let (lives, ended) = (worker.lives()?, Instant::now());
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    let truth: Vec<Arrival> = truth.stop().await.arrivals;
+    let found = compare::compare(&truth, &lives.frames, ended)?;
+    let kills = format!("a worker with checkpoints killed {count} times at random and started again");
+    Figure::new(format!("frames lost, {kills}"), found.lost as f64, "frames", "0").print();
+    Figure::new(format!("frames twice without a mark, {kills}"), found.duplicated as f64, "frames", "0").print();
+    Figure::new(
+        format!("frames again after the last checkpoint, marked, {kills}"),
+        lives.repeated as f64,
+        "frames",
+        "none",
+    )
+    .print();
+    Figure::new(format!("frames from recordings, {kills}"), lives.recorded as f64, "frames", "none").print();
+    let perfect = found.is_perfect() && lives.gaps.is_empty() && lives.errors.is_empty();
+    Ok(if perfect { Vec::new() } else { vec![format!("{found:?} {:?} {:?}", lives.gaps, lives.errors)] })
+}
