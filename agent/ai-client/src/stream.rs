@@ -154,7 +154,10 @@ impl Stream {
         let tracks = opened.await.map_err(|_| Error::Task)??;
         if let Some(tell) = track {
             let watched = tracks.iter().find(|track| track.media == "video").or(tracks.first());
-            let _ = watched.map(|track| tell.send(track.clone()));
+            if let Some(track) = watched {
+                // Its task has ended early only where another copy took over already.
+                drop(tell.send(track.clone()));
+            }
         }
         Ok(Self { items, tracks, status, stop: Some(stop), session, uplink, start, checkpoints, names })
     }

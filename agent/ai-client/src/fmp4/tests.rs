@@ -25,7 +25,12 @@ fn every_picture_is_read_with_its_times_however_the_bytes_are_cut() {
     end.expect("a good file");
     assert_eq!(whole.len(), 50);
     assert!(whole.iter().enumerate().all(|(at, sample)| sample.keyframe == (at % 25 == 0)));
-    assert!(whole.windows(2).all(|pair| pair[1].dts - pair[0].dts == 3600), "decode times are even");
+    let steps: Vec<i64> = whole.windows(2).map(|pair| pair[1].dts - pair[0].dts).collect();
+    // ffmpeg lengthens the last picture of a fragment by what B-frames shift.
+    assert!(
+        steps.iter().filter(|step| **step == 3600).count() >= 48 && steps.iter().all(|step| *step > 0),
+        "{steps:?}"
+    );
     assert!(whole.windows(2).any(|pair| pair[1].pts < pair[0].pts), "there are B-frames");
     assert!(whole.iter().all(|sample| !sample.nals.is_empty()));
     for piece in [1, 7, 100, 1000] {

@@ -79,7 +79,7 @@ impl Played {
                 }
                 Effect::Cloud(ask) => {
                     let answer = match ask.call {
-                        CloudCall::Describe { .. } => CloudAnswer::Group(self.listing()),
+                        CloudCall::Describe => CloudAnswer::Group(self.listing()),
                         CloudCall::End { instance, decrement } => {
                             self.ended.push((instance.to_string(), decrement));
                             CloudAnswer::Done
