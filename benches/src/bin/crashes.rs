@@ -123,7 +123,7 @@ async fn two_legs(server: ServerBinary, count: usize) -> Result<Vec<String>> {
         eprintln!("two legs: crash {number} of {count}, {node}");
         let wanted = worker.frames() + AT_REST;
         let more = async || if worker.frames() >= wanted { Ok(()) } else { Err("few frames") };
-        crash(&mut lab, &node, async || Ok(wait_for("frames", WITHIN, more).await?)).await?;
+        crash(&mut lab, &node, async || wait_for("frames", WITHIN, more).await).await?;
     }
     let recording = worker.stop().await;
     tokio::time::sleep(Duration::from_millis(1500)).await;
@@ -150,8 +150,11 @@ async fn workers(server: ServerBinary, count: usize) -> Result<Vec<String>> {
     let random = |number: usize, below: u64| mtxfleet_wire::fnv1a(&number.to_le_bytes()) % below;
     let more = async |worker: &WorkerProcess, count: usize| -> Result<()> {
         let wanted = worker.frames()? + count;
-        Ok(wait_for("frames", WITHIN, async || -> Result<()> { Ok(ensure!(worker.frames()? >= wanted, "few")) })
-            .await?)
+        wait_for("frames", WITHIN, async || -> Result<()> {
+            ensure!(worker.frames()? >= wanted, "few");
+            Ok(())
+        })
+        .await
     };
     for number in 1..=count {
         more(&worker, 1 + random(number, 80) as usize).await?;
