@@ -14,6 +14,7 @@ pub mod balancer;
 pub mod camera;
 pub mod cloud;
 pub mod drain;
+pub mod leadership;
 pub mod media_server;
 pub mod node;
 pub mod prober;
