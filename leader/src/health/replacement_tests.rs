@@ -44,7 +44,14 @@ fn member(name: &str) -> MemberView {
         redis: true,
         sampled: UnixMillis(1),
     };
-    MemberView { node: id(name), liveness: Liveness::Alive, facts: Some(facts), load: Some(load), drain: None }
+    MemberView {
+        node: id(name),
+        liveness: Liveness::Alive,
+        facts: Some(facts),
+        load: Some(load),
+        drain: None,
+        cameras: None,
+    }
 }
 
 fn dead(name: &str) -> MemberView {

@@ -5,11 +5,12 @@ use std::{net::SocketAddr, sync::Arc, sync::atomic::Ordering::Relaxed, time::Sys
 
 use axum::{
     Json, Router,
+    body::Bytes,
     extract::{ConnectInfo, Path, Query, Request, State},
     http::{HeaderMap, StatusCode, header},
     middleware::{self, Next},
     response::{IntoResponse, Response},
-    routing::{get, post},
+    routing::{delete, get, post},
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -17,7 +18,7 @@ use uuid::Uuid;
 
 use super::{
     VERSION,
-    config::{Action, Credentials},
+    config::{Action, Credentials, PathConf},
     paths::{self, Phase, Server, SessionRecord},
 };
 
@@ -29,6 +30,11 @@ pub(super) fn router(server: Arc<Server>) -> Router {
         .route("/v3/info", get(info))
         .route("/v3/paths/list", get(paths_list))
         .route("/v3/paths/get/{*name}", get(paths_get))
+        .route("/v3/config/paths/list", get(conf_list))
+        .route("/v3/config/paths/get/{*name}", get(conf_get))
+        .route("/v3/config/paths/add/{*name}", post(conf_add))
+        .route("/v3/config/paths/replace/{*name}", post(conf_replace))
+        .route("/v3/config/paths/delete/{*name}", delete(conf_delete))
         .route("/v3/rtspsessions/list", get(sessions_list))
         .route("/v3/rtspsessions/get/{id}", get(sessions_get))
         .route("/v3/rtspsessions/kick/{id}", post(sessions_kick));
@@ -96,6 +102,57 @@ async fn paths_list(State(server): State<Arc<Server>>, query: Query<Paging>) -> 
 async fn paths_get(State(server): State<Arc<Server>>, Path(name): Path<String>) -> Result<Response, ApiError> {
     let path = server.path(&name).ok_or_else(|| error(StatusCode::NOT_FOUND, "path not found"))?;
     Ok(Json(PathItem::new(&path)).into_response())
+}
+
+async fn conf_list(State(server): State<Arc<Server>>, query: Query<Paging>) -> Result<Response, ApiError> {
+    let mut paths = server.configured();
+    paths.sort_by(|a, b| a.name.cmp(&b.name));
+    page(paths.iter().map(|path| conf_item(path)).collect(), query)
+}
+
+async fn conf_get(State(server): State<Arc<Server>>, Path(name): Path<String>) -> Result<Response, ApiError> {
+    let path = server.configured().into_iter().find(|path| path.name == name).ok_or_else(no_conf)?;
+    Ok(Json(conf_item(&path)).into_response())
+}
+
+async fn conf_add(
+    State(server): State<Arc<Server>>,
+    Path(name): Path<String>,
+    body: Bytes,
+) -> Result<Response, ApiError> {
+    if server.configured().iter().any(|path| path.name == name) {
+        return Err(error(StatusCode::BAD_REQUEST, "path already exists"));
+    }
+    conf_replace(State(server), Path(name), body).await
+}
+
+async fn conf_replace(
+    State(server): State<Arc<Server>>,
+    Path(name): Path<String>,
+    body: Bytes,
+) -> Result<Response, ApiError> {
+    let conf = server.config.path_by_api(&name, &body);
+    server.configure(conf.map_err(|invalid| error(StatusCode::BAD_REQUEST, format!("{invalid:#}")))?);
+    Ok(Json(json!({ "status": "ok" })).into_response())
+}
+
+async fn conf_delete(State(server): State<Arc<Server>>, Path(name): Path<String>) -> Result<Response, ApiError> {
+    match server.unconfigure(&name) {
+        true => Ok(Json(json!({ "status": "ok" })).into_response()),
+        false => Err(no_conf()),
+    }
+}
+
+fn no_conf() -> ApiError {
+    error(StatusCode::NOT_FOUND, "path configuration not found")
+}
+
+fn conf_item(path: &PathConf) -> Value {
+    let source = path.source.as_deref().unwrap_or("publisher");
+    json!({
+        "name": path.name, "source": source, "sourceOnDemand": path.on_demand,
+        "useAbsoluteTimestamp": path.absolute_timestamp, "rpiCameraTextOverlay": path.text_overlay,
+    })
 }
 
 async fn sessions_list(State(server): State<Arc<Server>>, query: Query<Paging>) -> Result<Response, ApiError> {

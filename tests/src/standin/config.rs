@@ -4,7 +4,7 @@
 //! ignored; protocols it does not speak are named by [`Config::unserved`], so that nobody waits for them. Defaults are
 //! those of MediaMTX 1.20.1.
 
-use std::{collections::BTreeMap, net::IpAddr, time::Duration};
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc, time::Duration};
 
 use anyhow::{Context, bail, ensure};
 use base64::Engine;
@@ -32,7 +32,8 @@ pub struct Config {
     /// WebRTC is on in the file: its lists answer, empty.
     pub webrtc: bool,
     users: Vec<User>,
-    paths: Vec<PathConf>,
+    pub(super) paths: Vec<Arc<PathConf>>,
+    defaults: RawPath,
     unserved: Vec<&'static str>,
 }
 
@@ -51,6 +52,8 @@ pub struct PathConf {
     pub close_after: Duration,
     /// Readers get the source's wall time, not the stand-in's own.
     pub absolute_timestamp: bool,
+    /// Free text that the real server keeps and does not use for sources of RTSP: `rpiCameraTextOverlay`.
+    pub text_overlay: String,
     regex: Option<Regex>,
 }
 
@@ -166,6 +169,7 @@ struct RawPath {
     source_on_demand_start_timeout: Option<Span>,
     source_on_demand_close_after: Option<Span>,
     use_absolute_timestamp: Option<bool>,
+    rpi_camera_text_overlay: Option<String>,
 }
 
 impl Config {
@@ -199,8 +203,7 @@ impl Config {
             .into_iter()
             .map(|(name, path)| PathConf::new(name, path.unwrap_or_default(), &defaults))
             .collect::<anyhow::Result<Vec<_>>>()?;
-        // As the real one tries them: plain names, then expressions by name, then the rest.
-        paths.sort_by_key(|path| (path.regex.is_some(), path.is_all_others(), path.name.clone()));
+        paths.sort_by_key(PathConf::rank);
         Ok(Config {
             rtsp_address: listen_address(&raw.rtsp_address),
             api_address: raw.api.then(|| listen_address(&raw.api_address)),
@@ -211,7 +214,8 @@ impl Config {
             hls: raw.hls,
             webrtc: raw.webrtc,
             users,
-            paths,
+            paths: paths.into_iter().map(Arc::new).collect(),
+            defaults,
             unserved: unserved.into_iter().filter_map(|(name, on)| on.then_some(name)).collect(),
         })
     }
@@ -221,29 +225,19 @@ impl Config {
         &self.unserved
     }
 
-    /// Paths with a name of their own whose source is pulled all the time.
-    pub fn persistent_sources(&self) -> impl Iterator<Item = &PathConf> {
-        self.paths.iter().filter(|path| path.regex.is_none() && path.source.is_some() && !path.on_demand)
+    /// The settings of a path as the API gives them, over `pathDefaults`.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with them.
+    pub fn path_by_api(&self, name: &str, json: &[u8]) -> anyhow::Result<PathConf> {
+        PathConf::new(name.to_owned(), serde_json::from_slice(json)?, &self.defaults)
     }
 
     /// The settings for path `name`, and the source's URL with `$G1` and `$MTX_QUERY` filled in. `None` when no entry
     /// matches.
-    pub fn path(&self, name: &str, query: &str) -> Option<(&PathConf, Option<String>)> {
-        self.paths.iter().find_map(|path| {
-            let groups: Vec<String> = match &path.regex {
-                None if path.name == name => Vec::new(),
-                None => return None,
-                Some(regex) => {
-                    let found = regex.captures(name)?;
-                    found.iter().map(|group| group.map_or(String::new(), |g| g.as_str().to_owned())).collect()
-                }
-            };
-            let source = path.source.as_ref().map(|source| {
-                let filled = source.replace("$MTX_QUERY", query).replace("$MTX_PATH", name);
-                groups.iter().enumerate().fold(filled, |url, (i, group)| url.replace(&format!("$G{i}"), group))
-            });
-            Some((path, source))
-        })
+    pub fn path(&self, name: &str, query: &str) -> Option<(Arc<PathConf>, Option<String>)> {
+        find_path(&self.paths, name, query)
     }
 
     /// Whether somebody at `ip` with these credentials may do `action` on `path` (empty for the API and metrics).
@@ -256,7 +250,36 @@ impl Config {
     }
 }
 
+/// As [`Config::path`], among `paths`, which are in the order of [`PathConf::rank`].
+pub(super) fn find_path(paths: &[Arc<PathConf>], name: &str, query: &str) -> Option<(Arc<PathConf>, Option<String>)> {
+    paths.iter().find_map(|path| {
+        let groups: Vec<String> = match &path.regex {
+            None if path.name == name => Vec::new(),
+            None => return None,
+            Some(regex) => {
+                let found = regex.captures(name)?;
+                found.iter().map(|group| group.map_or(String::new(), |g| g.as_str().to_owned())).collect()
+            }
+        };
+        let source = path.source.as_ref().map(|source| {
+            let filled = source.replace("$MTX_QUERY", query).replace("$MTX_PATH", name);
+            groups.iter().enumerate().fold(filled, |url, (i, group)| url.replace(&format!("$G{i}"), group))
+        });
+        Some((path.clone(), source))
+    })
+}
+
 impl PathConf {
+    /// As the real one tries them: plain names, then expressions by name, then the rest.
+    pub(super) fn rank(&self) -> (bool, bool, String) {
+        (self.regex.is_some(), self.is_all_others(), self.name.clone())
+    }
+
+    /// A name of its own, and a source that is pulled all the time.
+    pub(super) fn is_persistent(&self) -> bool {
+        self.regex.is_none() && self.source.is_some() && !self.on_demand
+    }
+
     fn new(name: String, own: RawPath, defaults: &RawPath) -> anyhow::Result<PathConf> {
         let regex = match name.strip_prefix('~') {
             Some(pattern) => Some(Regex::new(pattern).with_context(|| format!("path {name:?} is no expression"))?),
@@ -279,6 +302,10 @@ impl PathConf {
             start_timeout: start.unwrap_or(ten_seconds).0,
             close_after: close.unwrap_or(ten_seconds).0,
             absolute_timestamp: own.use_absolute_timestamp.or(defaults.use_absolute_timestamp).unwrap_or(false),
+            text_overlay: own
+                .rpi_camera_text_overlay
+                .or_else(|| defaults.rpi_camera_text_overlay.clone())
+                .unwrap_or_else(|| "%Y-%m-%d %H:%M:%S - MediaMTX".to_owned()),
             name,
             source,
             regex,

@@ -3,7 +3,7 @@
 //! It serves RTSP over TCP (publish, read, pull on demand with redirects), the control API and the metrics that the
 //! agent uses, from the same `mediamtx.yml` as the real server. It behaves as MediaMTX 1.20.1 was seen to, and
 //! `tests/contract.rs` holds both to the same tests. What it leaves out: every other protocol, recording, playback,
-//! UDP, encryption, configuration by API, hooks, splitting of large RTP packets, jitter and loss figures.
+//! UDP, encryption, configuration by API beyond paths, hooks, splitting of large RTP packets, jitter and loss figures.
 //!
 //! ```text
 //!  publisher --> session --+                         +--> reader's queue --> session --> reader

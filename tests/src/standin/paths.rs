@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::{
-    config::{Action, Config, Credentials},
+    config::{self, Action, Config, Credentials, PathConf},
     media::Track,
     pull,
     stream::{Counters, Stream},
@@ -35,6 +35,10 @@ pub(super) struct Server {
     pub(super) config: Config,
     pub(super) started: SystemTime,
     paths: Mutex<BTreeMap<String, Arc<Path>>>,
+    /// As in the file at the start, then as the API changed it.
+    configured: Mutex<Vec<Arc<PathConf>>>,
+    /// What ends the pull of each path that is pulled all the time.
+    pulls: Mutex<BTreeMap<String, CancellationToken>>,
     sessions: Mutex<BTreeMap<Uuid, Arc<SessionRecord>>>,
 }
 
@@ -92,7 +96,14 @@ pub(super) struct Shown {
 
 impl Server {
     pub(super) fn new(config: Config) -> Arc<Server> {
-        Arc::new(Server { config, started: SystemTime::now(), paths: Mutex::default(), sessions: Mutex::default() })
+        Arc::new(Server {
+            started: SystemTime::now(),
+            paths: Mutex::default(),
+            configured: Mutex::new(config.paths.clone()),
+            pulls: Mutex::default(),
+            sessions: Mutex::default(),
+            config,
+        })
     }
 
     /// Whether somebody may do something, and whether it makes sense to ask for credentials when not.
@@ -111,13 +122,72 @@ impl Server {
 
     /// Starts the sources that are pulled all the time.
     pub(super) fn start_persistent_sources(self: &Arc<Self>) {
-        for conf in self.config.persistent_sources() {
-            let path = Arc::new(Path::new(conf.name.clone(), conf.name.clone(), None, None));
-            path.set_not_ready(Phase::Waiting);
-            lock(&self.paths).insert(path.name.clone(), path.clone());
-            let url = conf.source.clone().unwrap_or_default();
-            tokio::spawn(pull::run_always(self.clone(), path, url, conf.absolute_timestamp));
+        for conf in self.configured().iter().filter(|conf| conf.is_persistent()) {
+            self.start_pull(conf);
         }
+    }
+
+    fn start_pull(self: &Arc<Self>, conf: &PathConf) {
+        let path = Arc::new(Path::new(conf.name.clone(), conf.name.clone(), None, None));
+        path.set_not_ready(Phase::Waiting);
+        lock(&self.paths).insert(path.name.clone(), path.clone());
+        let (url, absolute) = (conf.source.clone().unwrap_or_default(), conf.absolute_timestamp);
+        let (server, stop) = (self.clone(), CancellationToken::new());
+        lock(&self.pulls).insert(conf.name.clone(), stop.clone());
+        tokio::spawn(async move {
+            tokio::select! {
+                () = pull::run_always(server.clone(), path.clone(), url, absolute) => {}
+                () = stop.cancelled() => server.end(&path),
+            }
+        });
+    }
+
+    /// The configuration of paths, in the order in which they are tried.
+    pub(super) fn configured(&self) -> Vec<Arc<PathConf>> {
+        lock(&self.configured).clone()
+    }
+
+    fn conf(&self, name: &str, query: &str) -> Option<(Arc<PathConf>, Option<String>)> {
+        config::find_path(&lock(&self.configured), name, query)
+    }
+
+    /// Puts a path's settings in the place of those that it had, if any; what was there ends.
+    pub(super) fn configure(self: &Arc<Self>, conf: PathConf) {
+        self.unconfigure(&conf.name);
+        if let Some(former) = self.path(&conf.name) {
+            if let Some((_, kick)) = &former.publisher {
+                kick.cancel();
+            }
+            self.end(&former);
+        }
+        let conf = Arc::new(conf);
+        {
+            let mut configured = lock(&self.configured);
+            configured.push(conf.clone());
+            configured.sort_by_key(|path| path.rank());
+        }
+        if conf.is_persistent() {
+            self.start_pull(&conf);
+        }
+    }
+
+    /// Takes a path's settings away; what was there ends. False when there were none.
+    pub(super) fn unconfigure(&self, name: &str) -> bool {
+        let mut configured = lock(&self.configured);
+        let before = configured.len();
+        configured.retain(|path| path.name != name);
+        let was_there = configured.len() < before;
+        drop(configured);
+        if let Some(stop) = lock(&self.pulls).remove(name) {
+            stop.cancel();
+        }
+        if let Some(path) = self.path(name).filter(|path| was_there && path.conf_name == name) {
+            if let Some((_, kick)) = &path.publisher {
+                kick.cancel();
+            }
+            self.end(&path);
+        }
+        was_there
     }
 
     /// The stream of a path, for a reader: at once when the path is ready, when its source delivers where that is
@@ -132,7 +202,7 @@ impl Server {
         name: &str,
         query: &str,
     ) -> Result<(Arc<Path>, Arc<Stream>), StatusCode> {
-        let (conf, source) = self.config.path(name, query).ok_or(StatusCode::BadRequest)?;
+        let (conf, source) = self.conf(name, query).ok_or(StatusCode::BadRequest)?;
         let path = match (self.path(name), &source) {
             (Some(path), _) => path,
             (None, None) => return Err(StatusCode::NotFound),
@@ -172,7 +242,7 @@ impl Server {
         name: &str,
         tracks: Vec<Track>,
     ) -> Result<(Arc<Path>, Arc<Stream>), StatusCode> {
-        let conf = match self.config.path(name, "") {
+        let conf = match self.conf(name, "") {
             Some((conf, None)) => conf,
             _ => return Err(StatusCode::BadRequest),
         };

@@ -211,7 +211,7 @@ fn the_names_a_filter_may_give_are_those_of_the_events() {
     let on_page: Vec<&str> = page
         .lines()
         .filter_map(|line| line.strip_prefix("| `")?.split_once("` | "))
-        .filter(|(name, _)| name.starts_with("node.") || name.starts_with("drain."))
+        .filter(|(name, _)| ["node.", "drain.", "camera.", "inventory."].iter().any(|family| name.starts_with(family)))
         .map(|(name, _)| name)
         .collect();
     assert_eq!(on_page, EventKind::NAMES);
