@@ -76,6 +76,8 @@ impl Peer {
 pub struct Member {
     pub peer: Peer,
     pub liveness: Liveness,
+    /// By this node, since it knows of it.
+    heard: bool,
     silent_since: Option<Mono>,
     /// When its load was last seen to be of another sample. By this node's time, so that no clock is compared.
     sampled_at: Mono,
@@ -133,6 +135,9 @@ pub enum Change {
     Returned(NodeId),
 }
 
+/// A node that others tell of and that was never heard here may be starting, or this one may be: it is given so long.
+const UNHEARD_FOR: Duration = Duration::from_secs(30);
+
 /// A claim of ownership, the better the greater: its bytes grow, its node is not suspected, its generation, whose.
 type Claim<'a> = (bool, bool, u64, &'a NodeId);
 
@@ -165,6 +170,7 @@ impl Fleet {
             let sampled = |load: &Option<LoadReport>| load.as_ref().map(|load| load.sampled);
             let same_sample = old.as_ref().filter(|old| sampled(&old.peer.load) == sampled(&peer.load));
             let sampled_at = same_sample.map_or(now, |old| old.sampled_at);
+            let heard = peer.alive || old.as_ref().is_some_and(|old| old.heard);
             let (was, silent_since) = old.map_or(first, |m| (m.liveness, m.silent_since));
             let (liveness, silent_since) = match (peer.alive, was) {
                 (true, was) => {
@@ -179,7 +185,7 @@ impl Fleet {
                 }
                 (false, was) => (was, silent_since),
             };
-            self.members.insert(peer.node.clone(), Member { peer, liveness, silent_since, sampled_at });
+            self.members.insert(peer.node.clone(), Member { peer, liveness, heard, silent_since, sampled_at });
         }
         changes.extend(self.pass_time(now));
         changes
@@ -196,8 +202,9 @@ impl Fleet {
         let mut changes = Vec::new();
         for (node, member) in &mut self.members {
             let silent_for = member.silent_since.map(|since| now.since(since)).unwrap_or_default();
+            let patience = if member.heard { self.dead_after } else { self.dead_after.max(UNHEARD_FOR) };
             let is_confirmed = nobody_to_ask || suspected_by_others.contains(node);
-            if member.liveness == Liveness::Suspect && silent_for >= self.dead_after && is_confirmed {
+            if member.liveness == Liveness::Suspect && silent_for >= patience && is_confirmed {
                 member.liveness = Liveness::Dead;
                 changes.push(Change::Died(member.peer.node.clone()));
             }
@@ -205,9 +212,14 @@ impl Fleet {
         changes
     }
 
-    /// Nodes that are not heard now.
+    /// Nodes that are not heard now. Of one that was never heard here there is nothing to tell: it may be on its way.
     pub fn silent(&self) -> impl Iterator<Item = &NodeId> {
-        self.members.values().filter(|member| member.liveness != Liveness::Alive).map(|member| &member.peer.node)
+        let silent = |member: &&Member| match member.liveness {
+            Liveness::Alive => false,
+            Liveness::Suspect => member.heard,
+            Liveness::Dead => true,
+        };
+        self.members.values().filter(silent).map(|member| &member.peer.node)
     }
 
     pub fn members(&self) -> impl Iterator<Item = &Member> {

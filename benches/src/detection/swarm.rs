@@ -202,8 +202,13 @@ impl Swarm {
         command.args(seeds.iter().take(3)).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.spawn().context("a member cannot be started")?;
         let mut lines = BufReader::new(child.stdout.take().context("piped")?).lines();
-        let first = lines.next().context("a member ended at once")??;
-        let address = first.strip_prefix("up ").with_context(|| format!("a member says {first:?}"))?.to_owned();
+        // memberlist says first that it sees itself.
+        let address = loop {
+            let line = lines.next().context("a member ended at once")??;
+            if let Some(address) = line.strip_prefix("up ") {
+                break address.to_owned();
+            }
+        };
         if number < self.seeds.len() {
             self.seeds[number] = address;
         } else {

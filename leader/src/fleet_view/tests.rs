@@ -158,3 +158,14 @@ fn one_node_speaks_for_the_dead() {
     fleet.update(at(1), vec![Peer { alive: false, ..peer("a", Role::Ingestion) }]);
     assert!(fleet.speaks_for_the_dead(&id("c")));
 }
+
+#[test]
+fn a_node_never_heard_is_given_longer_and_confirms_nobody_elses_verdict() {
+    let mut fleet = Fleet::new(DEAD_AFTER);
+    let told = || vec![Peer { alive: false, ..peer("a", Role::Distribution) }, suspecting("b", "a")];
+    fleet.update(at(0), told());
+    assert_eq!(fleet.silent().count(), 0);
+    assert_eq!(fleet.update(at(29_000), told()), []);
+    assert_eq!(fleet.update(at(30_000), told()), [Change::Died(id("a"))]);
+    assert_eq!(fleet.silent().count(), 1);
+}

@@ -54,6 +54,8 @@ const FIGURES_EVERY: Duration = Duration::from_secs(1);
 const WATCHED_EVERY: Duration = Duration::from_millis(250);
 /// Questions and answers of others that wait to be looked at; more are as good as lost.
 const PROBES_WAITING: usize = 256;
+/// A look that comes so long after the last one is late.
+const LATE: Duration = Duration::from_millis(250);
 /// Peers told directly that this node leaves. They tell the rest.
 const TOLD_OF_LEAVING: usize = 8;
 const STOP_TIMEOUT: Duration = Duration::from_secs(2);
@@ -398,17 +400,23 @@ async fn report_peers(
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut pending = Change::None;
         let mut sent = Instant::now();
+        let mut looked = Instant::now();
+        let mut late = 0_u32;
         loop {
             let change = tokio::select! {
                 Some(received) = probes.recv() => view.receive(received),
                 _ = looks.tick() => {
+                    late = if looked.elapsed() > LATE { late + 1 } else { 0 };
+                    // Where all looks are late, every third one must do.
+                    let is_late = !late.is_multiple_of(3);
+                    looked = Instant::now();
                     // What was answered before a look counts in it.
                     let mut change = Change::None;
                     for _ in 0..PROBES_WAITING {
                         let Ok(received) = probes.try_recv() else { break };
                         change = change.max(view.receive(received));
                     }
-                    change.max(handle.with_chitchat(|chitchat| view.look(chitchat)).await)
+                    change.max(handle.with_chitchat(|chitchat| view.look(chitchat, is_late)).await)
                 }
             };
             for (to, probe) in view.take_probes() {

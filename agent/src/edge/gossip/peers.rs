@@ -33,6 +33,14 @@ pub const LOOK_EVERY: Duration = Duration::from_millis(100);
 const ASKED_AT_MOST: usize = 32;
 /// Peers that are asked again about one that has been silent for a while.
 const ASKED_AGAIN: usize = 3;
+/// When more than a quarter of all peers, and more than these, do not answer at once, it is more likely that this node is
+/// cut off, or that machine and network have no time for anybody, than that so many crashed. Then only every fourth look
+/// counts, few are asked for help, and nobody else's verdict is believed: or the questions would be the load that keeps
+/// the answers away.
+const FEW: usize = 2;
+const STRAINED_PACE: u64 = 4;
+/// Nodes that are asked on behalf of others between two looks.
+const CALLED_AT_MOST: usize = 16;
 /// Probes between two looks. When everybody seems silent, nobody answers, and there is no use in asking on and on.
 const MAX_TO_SEND: usize = 512;
 
@@ -70,6 +78,9 @@ pub struct View {
     round: Duration,
     nonces: Nonces,
     to_send: Vec<(SocketAddr, Probe)>,
+    looks: u64,
+    called: usize,
+    is_strained: bool,
     known: BTreeMap<NodeId, Known>,
     counters: Arc<GossipCounters>,
     warned_of_clock: bool,
@@ -112,6 +123,9 @@ impl View {
             round,
             nonces: Nonces(random),
             to_send: Vec::new(),
+            looks: 0,
+            called: 0,
+            is_strained: false,
             known: BTreeMap::new(),
             counters,
             warned_of_clock: false,
@@ -121,8 +135,11 @@ impl View {
     /// Takes in what changed since the last look.
     ///
     /// Silence is counted in looks, not in time: when this process itself was stopped for a while, everybody seems
-    /// silent to chitchat at once, and nobody is.
-    pub fn look(&mut self, chitchat: &Chitchat) -> Change {
+    /// silent to chitchat at once, and nobody is. For the same reason a look that comes late does not count: what was
+    /// answered meanwhile is still on its way through this process.
+    pub fn look(&mut self, chitchat: &Chitchat, is_late: bool) -> Change {
+        self.begin_look();
+        let counts = !is_late && (!self.is_strained || self.looks.is_multiple_of(STRAINED_PACE));
         let live: HashSet<&ChitchatId> = chitchat.live_nodes().collect();
         let mut change = Change::None;
         let mut present = HashSet::new();
@@ -143,7 +160,7 @@ impl View {
             }
             let Some((id, state)) = best.take() else { continue };
             let Ok(node) = NodeId::new(&*id.node_id) else { continue };
-            change = change.max(self.look_at(&node, id, state, &mut acts));
+            change = change.max(self.look_at(&node, id, state, counts, &mut acts));
             present.insert(node);
         }
         let before = self.known.len();
@@ -217,9 +234,10 @@ impl View {
 
     fn called(&mut self, asker: SocketAddr, nonce: Nonce, about: &Subject) -> Change {
         let Some(known) = self.known.get_mut(&about.node) else { return Change::None };
-        if known.id.generation_id != about.generation || known.left {
+        if known.id.generation_id != about.generation || known.left || self.called >= CALLED_AT_MOST {
             return Change::None;
         }
+        self.called += 1;
         if known.silence.called(asker, nonce) {
             self.ping(&about.node);
         }
@@ -232,7 +250,7 @@ impl View {
             return Change::None;
         }
         let was = known.silence.alive();
-        let ask = known.silence.told();
+        let ask = known.silence.told(!self.is_strained);
         let change = Change::if_other(was, known.silence.alive());
         if ask {
             self.ping(&about.node);
@@ -246,12 +264,14 @@ impl View {
             Act::Doubt => {
                 GossipCounters::add(&self.counters.doubts, 1);
                 self.ping(node);
-                self.tell(node, ASKED_AT_MOST, |nonce, about| Probe::Doubt { nonce, about });
+                let at_most = if self.is_strained { ASKED_AGAIN } else { ASKED_AT_MOST };
+                self.tell(node, at_most, |nonce, about| Probe::Doubt { nonce, about });
             }
             Act::Recheck => {
                 self.ping(node);
                 self.tell(node, ASKED_AGAIN, |nonce, about| Probe::Doubt { nonce, about });
             }
+            Act::Tell if self.is_strained => {}
             Act::Tell => self.tell(node, ASKED_AT_MOST, |_, about| Probe::Silent { about }),
         }
     }
@@ -289,7 +309,21 @@ impl View {
         self.to_send.extend(askers.into_iter().map(vouch));
     }
 
-    fn look_at(&mut self, node: &NodeId, id: &ChitchatId, state: &NodeState, acts: &mut Vec<(NodeId, Act)>) -> Change {
+    fn begin_look(&mut self) {
+        self.looks += 1;
+        self.called = 0;
+        let asked = self.known.values().filter(|known| known.silence.is_asked() && !known.left).count();
+        self.is_strained = asked > FEW.max(self.known.len() / 4);
+    }
+
+    fn look_at(
+        &mut self,
+        node: &NodeId,
+        id: &ChitchatId,
+        state: &NodeState,
+        counts: bool,
+        acts: &mut Vec<(NodeId, Act)>,
+    ) -> Change {
         let mut change = Change::None;
         let heartbeat = u64::from(state.heartbeat());
         if self.known.get(node).is_none_or(|known| known.id != *id) {
@@ -302,7 +336,7 @@ impl View {
             known.heartbeat = heartbeat;
             known.silence.heartbeat()
         } else {
-            known.silence.look()
+            known.silence.look(counts)
         };
         acts.extend(act.filter(|_| !known.left).map(|act| (node.clone(), act)));
         change = change.max(Change::if_other(was, known.silence.alive()));

@@ -52,22 +52,22 @@ const LOAD_3: &str = r#"{"state":"draining","server":{"is":"up"},"cameras":2,"ca
 fn a_change_of_figures_waits_and_a_change_of_state_does_not() {
     let mut chitchat = chitchat();
     let mut view = view();
-    assert_eq!(view.look(&chitchat), Change::None, "alone");
+    assert_eq!(view.look(&chitchat, false), Change::None, "alone");
     let n1 = id("n1", 1);
     bring(&mut chitchat, &n1, 1, &[(FACTS, FACTS_A), (LOAD, LOAD_1)]);
-    assert_eq!(view.look(&chitchat), Change::Matters);
-    assert_eq!(view.look(&chitchat), Change::None);
+    assert_eq!(view.look(&chitchat, false), Change::Matters);
+    assert_eq!(view.look(&chitchat, false), Change::None);
     bring(&mut chitchat, &n1, 3, &[(FACTS, FACTS_A), (LOAD, LOAD_2)]);
     assert_eq!(view.peers()[0].load.as_ref().and_then(|load| load.cameras), Some(1), "not looked at yet");
     // The facts have a new version, so they are new, though they say the same.
-    assert_eq!(view.look(&chitchat), Change::Matters);
+    assert_eq!(view.look(&chitchat, false), Change::Matters);
     let mut only_load = |load: &str, version| {
         let state = chitchat.node_states().get(&n1).unwrap();
         let facts = state.get_versioned(FACTS).unwrap().clone();
         let load = VersionedValue { value: load.to_owned(), version, status: DeletionStatus::Set };
         let values = [(FACTS.to_owned(), facts), (LOAD.to_owned(), load)];
         chitchat.reset_node_state_if_update(&n1, values.into_iter(), version, 0);
-        view.look(&chitchat)
+        view.look(&chitchat, false)
     };
     assert_eq!(only_load(LOAD_1, 5), Change::Figures);
     assert_eq!(only_load(LOAD_3, 6), Change::Matters);
@@ -83,7 +83,7 @@ fn of_several_starts_the_newest_counts_and_this_node_is_no_peer_of_itself() {
     bring(&mut chitchat, &id("n1", 7), 1, &[(LOAD, LOAD_2)]);
     bring(&mut chitchat, &id("n1", 3), 1, &[(LOAD, LOAD_1), (FACTS, FACTS_A)]);
     bring(&mut chitchat, &id(ME, 4), 1, &[(LOAD, LOAD_1)]);
-    view.look(&chitchat);
+    view.look(&chitchat, false);
     let peers = view.peers();
     assert_eq!(peers.len(), 1);
     assert_eq!(peers[0].load.as_ref().and_then(|load| load.cameras), Some(2));
@@ -95,10 +95,10 @@ fn a_later_start_of_this_node_is_noticed_once() {
     let mut chitchat = chitchat();
     let mut view = view();
     bring(&mut chitchat, &id(ME, 4), 1, &[(LOAD, LOAD_1)]);
-    view.look(&chitchat);
+    view.look(&chitchat, false);
     assert!(!view.warned_of_clock);
     bring(&mut chitchat, &id(ME, 11), 1, &[(LOAD, LOAD_1)]);
-    view.look(&chitchat);
+    view.look(&chitchat, false);
     assert!(view.warned_of_clock);
 }
 
@@ -107,14 +107,14 @@ fn a_node_that_left_is_not_among_the_peers() {
     let mut chitchat = chitchat();
     let mut view = view();
     bring(&mut chitchat, &id("n1", 1), 1, &[(LOAD, LOAD_1)]);
-    view.look(&chitchat);
+    view.look(&chitchat, false);
     assert_eq!(view.peers().len(), 1);
     bring(&mut chitchat, &id("n1", 1), 2, &[(LOAD, LOAD_1), (LEFT, "")]);
-    assert_eq!(view.look(&chitchat), Change::Matters);
+    assert_eq!(view.look(&chitchat, false), Change::Matters);
     assert_eq!(view.peers(), []);
     // It is back when it starts again.
     bring(&mut chitchat, &id("n1", 2), 1, &[(LOAD, LOAD_1)]);
-    assert_eq!(view.look(&chitchat), Change::Matters);
+    assert_eq!(view.look(&chitchat, false), Change::Matters);
     assert_eq!(view.peers().len(), 1);
 }
 
@@ -124,7 +124,7 @@ fn names_that_are_no_node_ids_are_passed_over() {
     let mut view = view();
     bring(&mut chitchat, &id("no such name", 1), 1, &[(LOAD, LOAD_1)]);
     bring(&mut chitchat, &id("", 1), 1, &[(LOAD, LOAD_1)]);
-    assert_eq!(view.look(&chitchat), Change::None);
+    assert_eq!(view.look(&chitchat, false), Change::None);
     assert_eq!(view.peers(), []);
 }
 
@@ -148,12 +148,13 @@ impl Watched {
     fn look(&mut self, beating: &[usize]) -> Change {
         let mut change = Change::None;
         let mut acts = Vec::new();
+        self.view.begin_look();
         for (index, name) in NAMES.iter().enumerate() {
             self.heartbeats[index] += u64::from(beating.contains(&index));
             let mut state = NodeState::for_test();
             state.try_set_heartbeat(serde_json::from_value(self.heartbeats[index].into()).unwrap());
             let node = NodeId::new(*name).unwrap();
-            change = change.max(self.view.look_at(&node, &id(name, 1), &state, &mut acts));
+            change = change.max(self.view.look_at(&node, &id(name, 1), &state, true, &mut acts));
         }
         for (node, act) in acts {
             self.view.act(&node, act);
@@ -261,11 +262,39 @@ fn probes_are_bounded_when_everybody_falls_silent() {
         for heartbeat in 1..3 {
             let mut state = NodeState::for_test();
             state.try_set_heartbeat(serde_json::from_value(heartbeat.into()).unwrap());
-            watched.view.look_at(&NodeId::new(&*name).unwrap(), &id(&name, 1), &state, &mut Vec::new());
+            watched.view.look_at(&NodeId::new(&*name).unwrap(), &id(&name, 1), &state, true, &mut Vec::new());
         }
     }
     for node in 0..400 {
         watched.view.act(&NodeId::new(format!("x{node}")).unwrap(), Act::Doubt);
     }
     assert!(watched.sent().len() <= MAX_TO_SEND + 400, "a ping each, and help within the bound");
+}
+
+#[test]
+fn when_many_are_silent_at_once_nobody_is_judged_in_haste_and_questions_are_few() {
+    let mut view = view();
+    let mut state = NodeState::for_test();
+    let mut look = |view: &mut View, heartbeat: u64| {
+        let mut acts = Vec::new();
+        view.begin_look();
+        let counts = !view.is_strained || view.looks.is_multiple_of(STRAINED_PACE);
+        state.try_set_heartbeat(serde_json::from_value(heartbeat.into()).unwrap());
+        for number in 0..12 {
+            let name = format!("n{number}");
+            view.look_at(&NodeId::new(&*name).unwrap(), &id(&name, 1), &state, counts, &mut acts);
+        }
+        for (node, act) in acts {
+            view.act(&node, act);
+        }
+        let sent = view.take_probes().count();
+        (view.peers().iter().filter(|peer| peer.alive).count(), sent)
+    };
+    look(&mut view, 1);
+    assert_eq!(look(&mut view, 2).0, 12);
+    let silent: Vec<(usize, usize)> = (0..60).map(|_| look(&mut view, 2)).collect();
+    assert_eq!(silent[15].0, 12, "one of them would have been silent long ago");
+    assert_eq!(silent[59].0, 0, "and in the end they are");
+    let most = silent.iter().map(|(_, sent)| *sent).max();
+    assert!(most <= Some(12 * (1 + ASKED_AGAIN)), "{most:?} at once");
 }

@@ -125,8 +125,18 @@ impl<A> Silence<A> {
         self.rises = 0;
     }
 
-    /// A look passed without a newer heartbeat.
-    pub fn look(&mut self) -> Option<Act> {
+    /// It is being asked, and not silent yet.
+    #[must_use]
+    pub const fn is_asked(&self) -> bool {
+        self.asked_for.is_some() && !self.silent
+    }
+
+    /// A look passed without a newer heartbeat. One that does not `count` (this process was held up just before it, or
+    /// too many are silent at once to be believed) brings nobody nearer to a verdict.
+    pub fn look(&mut self, counts: bool) -> Option<Act> {
+        if !counts {
+            return None;
+        }
         let since = self.since.as_mut()?;
         *since = since.saturating_add(1);
         self.since_heartbeat = self.since_heartbeat.saturating_add(1);
@@ -176,14 +186,14 @@ impl<A> Silence<A> {
         self.begin_to_ask() || self.silent
     }
 
-    /// Another is sure that it is silent. True: ask it now.
-    pub fn told(&mut self) -> bool {
+    /// Another is sure that it is silent. True: ask it now. `believed`: not while too many are silent at once.
+    pub fn told(&mut self, believed: bool) -> bool {
         if self.since.is_none() || self.silent {
             return false;
         }
         let begins = self.begin_to_ask();
-        self.told = true;
-        if self.asked_for.is_some_and(|looks| looks >= BELIEVE_AFTER) {
+        self.told |= believed;
+        if self.told && self.asked_for.is_some_and(|looks| looks >= BELIEVE_AFTER) {
             self.silent = true;
         }
         begins
@@ -213,7 +223,7 @@ mod tests {
     fn run(silence: &mut Silence<u8>, at_most: u32) -> (Option<u32>, Vec<Act>) {
         let mut acts = Vec::new();
         for look in 1..=at_most {
-            acts.extend(silence.look());
+            acts.extend(silence.look(true));
             if !silence.alive() {
                 return (Some(look), acts);
             }
@@ -261,11 +271,11 @@ mod tests {
         let mut silence = heard();
         assert!(silence.called(7, 1), "asked at once");
         assert!(!silence.called(8, 2), "pings are under way");
-        assert!(!silence.told());
+        assert!(!silence.told(true));
         assert!(silence.alive(), "its own first ping is not a look old");
-        silence.look();
+        silence.look(true);
         assert!(silence.alive());
-        silence.look();
+        silence.look(true);
         assert!(!silence.alive(), "told, and own pings of two looks not answered");
         assert_eq!(silence.vouched(), [(7, 1), (8, 2)], "whoever asked is told that it lives");
     }
@@ -282,7 +292,7 @@ mod tests {
     #[test]
     fn a_false_alarm_that_was_told_is_forgotten_with_the_next_sign_of_life() {
         let mut silence = heard();
-        silence.told();
+        silence.told(true);
         silence.vouched();
         assert_eq!(run(&mut silence, 8).0, None, "from the beginning");
     }
@@ -291,7 +301,7 @@ mod tests {
     fn a_node_never_heard_is_neither_alive_nor_asked() {
         let mut silence: Silence<u8> = Silence::new(200, 100);
         assert_eq!(run(&mut silence, 1), (Some(1), Vec::new()));
-        assert!(!silence.called(1, 1) && !silence.told());
+        assert!(!silence.called(1, 1) && !silence.told(true));
         silence.vouched();
         assert!(!silence.alive(), "hearsay");
     }
@@ -301,7 +311,7 @@ mod tests {
         let mut silence = heard();
         let mut looks = 0;
         while silence.alive() {
-            silence.look();
+            silence.look(true);
             if silence.alive() {
                 silence.vouched();
             }
@@ -312,10 +322,23 @@ mod tests {
     }
 
     #[test]
+    fn looks_that_do_not_count_and_words_that_are_not_believed_bring_no_verdict() {
+        let mut silence = heard();
+        for _ in 0..100 {
+            assert_eq!(silence.look(false), None);
+        }
+        assert!(silence.told(false), "it is asked all the same");
+        for _ in 0..LEAVE_IT {
+            silence.look(true);
+        }
+        assert!(silence.alive() && silence.is_asked());
+    }
+
+    #[test]
     fn a_silent_node_is_asked_on_and_on_but_ever_less() {
         let mut silence = heard();
         run(&mut silence, 9);
-        let mut count = |looks: u32| (0..looks).filter_map(|_| silence.look()).count();
+        let mut count = |looks: u32| (0..looks).filter_map(|_| silence.look(true)).count();
         assert_eq!(count(100), 20);
         count(600);
         assert_eq!(count(100), 2);
