@@ -233,8 +233,8 @@ impl Node {
             }
             None => false,
         };
-        let mut decisions: Vec<_> = self.decision_views(role).iter().map(|view| (**view).clone()).collect();
-        decisions.drain(..decisions.len().saturating_sub(SHOWN));
+        let decisions = self.decision_views(role);
+        let shown = &decisions[decisions.len().saturating_sub(SHOWN)..];
         OrchestratorView {
             role,
             leader,
@@ -244,7 +244,7 @@ impl Node {
             dry_run: is_dry,
             paused: self.controls.paused(role).cloned(),
             plan: self.orchestrating.plans.get(&role).map(|plan| plan_view(plan)),
-            decisions,
+            decisions: shown.iter().map(|view| (**view).clone()).collect(),
         }
     }
 
