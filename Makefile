@@ -1,4 +1,4 @@
-# Everything one does with this project. Options for the demo: make demo DEMO_ARGS="--drains 3 --json out.json"
+# Everything one does with this project. Options for the demo: make demo DEMO_ARGS="--quick --json out.json"
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -24,7 +24,7 @@ build: ## Build the agent, the stand-in and the demo
 	@$(CARGO) build --locked -p mtxfleet -p mtxfleet-tests --bins
 
 .PHONY: demo
-demo: setup build ## A fleet on this machine, a drain, and what it did to every frame
+demo: setup build ## A fleet on this machine: a drain, then a day in three minutes
 	@$(TARGET)/debug/mtxfleet-demo $(DEMO_ARGS)
 
 .PHONY: lint

@@ -1,6 +1,8 @@
-//! The demo: one ingestion and three distribution nodes, four cameras, workers and plain readers through the load
-//! balancer, and drains in the midst of it.
+//! The demo, in two parts. First one ingestion and three distribution nodes, four cameras, workers and plain readers
+//! through the load balancer, and drains in the midst of it. Then [`day`]: the same fleet sizes itself.
 
+mod chart;
+mod day;
 mod progress;
 mod table;
 mod verdict;
@@ -13,6 +15,7 @@ use clap::Parser;
 use mtxfleet_wire::{DrainRecord, NodeId, Role};
 use serde::Serialize;
 
+pub use day::Day;
 pub use verdict::Verdict;
 
 use crate::lab::audience::{Audience, PerCamera, Results};
@@ -34,6 +37,9 @@ pub struct Options {
     /// Drains, one after the other; each drained node comes back before the next
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub drains: u32,
+    /// The first drain alone, without the day after it
+    #[arg(long)]
+    pub quick: bool,
     /// Run the stand-in even where MediaMTX is found
     #[arg(long)]
     pub stand_in: bool,
@@ -50,6 +56,9 @@ struct Report<'a> {
     drains: &'a [DrainRecord],
     #[serde(flatten)]
     results: &'a Results,
+    /// The day, unless `--quick` left it out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    day: Option<&'a Day>,
 }
 
 /// Readers of each camera.
@@ -98,15 +107,29 @@ pub async fn run(options: Options) -> Result<Verdict> {
     progress::note("Comparing what every reader got with what its camera sent ...");
     let results = audience.finish().await?;
     table::print(&lab, &results);
+    let mut verdict = Verdict::of(&results, records.len(), began.elapsed());
+    println!("{verdict}");
+    let (lab, day) = if options.quick {
+        (lab, None)
+    } else {
+        let server = options.stand_in.then(|| lab.server.clone());
+        // Two fleets at once are too many for a small machine.
+        drop(lab);
+        let (lab, day) = day::run(server).await?;
+        (lab, Some(day))
+    };
     if let Some(path) = &options.json {
         let drain = records.last().context("no drain was done")?;
-        let report = Report { server: lab.server.kind.to_string(), drain, drains: &records, results: &results };
+        let server = lab.server.kind.to_string();
+        let report = Report { server, drain, drains: &records, results: &results, day: day.as_ref() };
         let text = serde_json::to_string_pretty(&report)?;
         std::fs::write(path, text + "\n").with_context(|| format!("cannot write {}", path.display()))?;
         progress::note(&format!("Written to {}", path.display()));
     }
-    let verdict = Verdict::of(&results, records.len(), began.elapsed());
-    println!("{verdict}");
+    if let Some(day) = day {
+        verdict = verdict.with(&day, began.elapsed());
+        println!("{verdict}");
+    }
     if options.keep {
         progress::addresses(&lab);
         tokio::signal::ctrl_c().await.context("cannot wait for Ctrl-C")?;

@@ -4,8 +4,9 @@ use std::io::{IsTerminal as _, Write as _};
 use std::time::Duration;
 
 use anyhow::Result;
-use mtxfleet_wire::{DrainRecord, DrainView, LegEnd, NodeId, Phase};
+use mtxfleet_wire::{DecisionView, DrainRecord, DrainView, LegEnd, NodeId, OutcomeView, Phase};
 
+use super::day::{Day, Look};
 use super::distribution;
 use crate::lab::Lab;
 use crate::lab::audience::Audience;
@@ -120,12 +121,59 @@ fn phase_line(phase: Phase, seconds: f64, timed_out: bool, waiting_for: &[String
     println!("  {} {:<18}{seconds:>5.1} s{late}", phase.number(), phase.name());
 }
 
+pub(super) fn day_begins(lab: &Lab, audience: &Audience, min: u32, max: u32, per_node: u32, after: Duration) {
+    println!("  fleet     {} ingestion node, {min} to {max} distribution nodes from a local cloud", lab.nodes.len());
+    println!("  policy    {per_node} readers for each node; up after 2 s, down after 8 s below");
+    println!(
+        "  readers   {} AI workers and {} plain readers all day; 4 to 40 viewers more",
+        audience.workers.len(),
+        audience.controls.len()
+    );
+    println!("            all receive after {:.1} s; an hour is 7.5 s from here on\n", after.as_secs_f64());
+}
+
+pub(super) fn decided(look: &Look, decision: &DecisionView) {
+    let what = match decision.outcome {
+        OutcomeView::Grow { launch: 0, cancel } => format!("{cancel} drain(s) cancelled"),
+        OutcomeView::Grow { launch, .. } => format!("+{launch}"),
+        OutcomeView::Shrink { .. } => {
+            let victims: Vec<&str> = decision.victims.iter().map(|victim| victim.node.as_str()).collect();
+            format!("-{}", victims.join(", "))
+        }
+        OutcomeView::Nothing => return,
+    };
+    let (hour, minute) = (look.hour as u32, (look.hour.fract() * 60.0) as u32);
+    let why = decision.reasons.first().map_or("", String::as_str);
+    println!("  {hour:02}:{minute:02}  {:>3} readers  {} nodes  {what:<12} {why}", look.readers, look.serving);
+}
+
+pub(super) fn kept(nodes: &[&str]) {
+    if !nodes.is_empty() {
+        println!("  21:00  {} protected until a node with AI workers has been chosen to go", nodes.join(", "));
+    }
+}
+
+pub(super) fn day_ends(day: &Day) {
+    let saved = 100.0 * (1.0 - day.node_minutes / day.fixed_node_minutes);
+    println!(
+        "\n{:.1} node-minutes; fixed provisioning for the same peak ({} nodes) takes {:.1}: {saved:.0} % saved.",
+        day.node_minutes, day.peak, day.fixed_node_minutes
+    );
+    println!(
+        "{} nodes launched, {} drained; {} workers changed nodes {} times.",
+        day.launched,
+        day.drained,
+        day.results.workers.len(),
+        day.handovers()
+    );
+}
+
 pub(super) fn addresses(lab: &Lab) {
-    println!("\nThe fleet is up until Ctrl-C:");
+    println!("\nThe fleet is up until Ctrl-C; each agent's address is a status page for a browser:");
     println!("  publish    rtsp://{}/NAME", lab.balancer.ingest);
     println!("  read       rtsp://{}/cam1", lab.balancer.live);
     for node in &lab.nodes {
-        println!("  {:<10} {}/v1/fleet   MediaMTX rtsp://{}", node.id.as_str(), node.agent.url(), node.server.at.rtsp);
+        println!("  {:<10} {}/   MediaMTX rtsp://{}", node.id.as_str(), node.agent.url(), node.server.at.rtsp);
     }
     if let Some(redis) = &lab.redis {
         println!("  Redis      {}", redis.url());

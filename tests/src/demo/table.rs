@@ -18,7 +18,7 @@ pub(super) fn print(lab: &Lab, results: &Results) {
             let frames = &row.frames;
             let who = format!("  {:<15} {:<16}", row.worker, kind(&row.stream));
             let cut = match (row.times_cut_off, row.undecodable) {
-                (Some(0), _) => "   not on that node".to_owned(),
+                (Some(0), _) => "   not on a drained node".to_owned(),
                 (Some(times), Some(frames)) => format!("   cut off {times}x; {frames} more not decodable"),
                 _ => String::new(),
             };
@@ -36,7 +36,7 @@ pub(super) fn print(lab: &Lab, results: &Results) {
         }
     };
     part("AI workers, with mtxfleet's client", &results.workers);
-    part("The same drain met by plain readers that reconnect at once", &results.control);
+    part("The same drains met by plain readers that reconnect at once", &results.control);
     let of_all = results.workers.iter().chain(&results.control);
     let camera = of_all.clone().map(|row| row.frames.camera_pause_ms).max().unwrap_or_default();
     let interval = of_all.map(|row| row.frames.frame_interval_ms).max().unwrap_or_default();

@@ -120,25 +120,69 @@ function drainCard(member, now) {
 }
 
 function orchestratorLine(view) {
-  if (!view) return [make("span", "empty", "This agent does not say who orchestrates.")];
+  if (!view) return [make("span", "empty", "Nobody is known to orchestrate.")];
+  const epoch = view.epoch === null ? "" : `, epoch ${view.epoch}`;
   const parts = [make("span", "", ...(view.leader
-    ? ["Orchestrated by ", make("strong", "", view.leader), view.epoch === null ? "" : `, epoch ${view.epoch}`]
+    ? ["Orchestrated by ", make("strong", "", view.leader), epoch]
     : ["Nobody orchestrates"]))];
-  if (view.plan) parts.push(make("span", "", `wants ${view.plan.size} node(s)`));
-  if (view.paused) parts.push(make("span", "badge warn", "paused"));
-  if (view.dry_run) parts.push(make("span", "badge warn", "dry run"));
-  if (view.why) parts.push(make("span", "why", view.why));
+  const plan = view.plan;
+  if (plan) {
+    parts.push(make("span", "", `plan ${plan.id.epoch}.${plan.id.number} wants ${plan.size} node(s)`));
+    for (const drain of plan.drains) parts.push(make("span", "", `and ${drain.node} gone: ${drain.why}`));
+  }
+  if (view.dry_run) parts.push(make("span", "badge warn", "dry run: nothing is done"));
+  if (view.paused) {
+    const by = `paused through ${view.paused.by}`;
+    parts.push(make("span", "badge warn", view.paused.why ? `${by}: ${view.paused.why}` : by));
+  }
+  if (view.why && !view.leader) parts.push(make("span", "why", view.why));
   return parts;
+}
+
+/** What came of a decision, and how to show it. */
+function outcome(decision) {
+  const result = decision.outcome;
+  const undone = decision.effect === "dry_run" || decision.effect === "paused" ? ` (${words(decision.effect)})` : "";
+  if (result.is === "grow") {
+    const done = [result.launch && `${result.launch} launched`, result.cancel && `${result.cancel} put back`];
+    return [`grow: ${done.filter(Boolean).join(", ")}${undone}`, "good"];
+  }
+  if (result.is === "shrink") return [`shrink: ${result.drain} drained${undone}`, "warn"];
+  return ["nothing", "faint"];
+}
+
+function when(decision, now) {
+  const last = now - decision.last < LONG_AGO_MS ? "now" : `${span(now - decision.last)} ago`;
+  return decision.count > 1 ? `${last}, for ${span(decision.last - decision.first)}` : last;
+}
+
+function seen(decision) {
+  const inputs = decision.inputs;
+  const counts = [["serving", inputs.serving], ["launching", inputs.launching], ["draining", inputs.draining],
+    ["unhealthy", inputs.unhealthy]];
+  const nodes = counts.filter(([name, count]) => count > 0 || name === "serving").map(([name, count]) => `${count} ${name}`);
+  const loads = inputs.loads.map((load) => {
+    const known = load.metric.endsWith("bound") ? bits(load.known) : Math.round(load.known);
+    return `${known} ${load.metric}${load.missing ? ` (${load.missing} node(s) silent)` : ""}`;
+  });
+  return [...nodes, ...loads].join(", ");
 }
 
 function decisionTable(decisions, now, open) {
   if (!decisions || decisions.length === 0) return make("span", "");
-  const rows = decisions.map((decision) => make("tr", "",
-    make("td", "number", `${span(now - decision.at)} ago`),
-    make("td", "", decision.outcome),
-    make("td", "note", decision.reasons.join("; "))));
-  const details = make("details", "", make("summary", "", `Last decisions (${decisions.length})`),
-    make("table", "", make("tbody", "", ...rows)));
+  const rows = decisions.toReversed().map((decision) => {
+    const [text, how] = outcome(decision);
+    const victims = (decision.victims ?? []).map((victim) => `${victim.node} goes, since ${victim.why}`);
+    return make("tr", "",
+      make("td", "", when(decision, now)),
+      make("td", how, text),
+      make("td", "note", [...decision.reasons, ...victims].join("; ")),
+      make("td", "note", seen(decision)));
+  });
+  const head = make("tr", "");
+  for (const name of ["When", "Decided", "Why", "Seen"]) head.append(make("th", "", name));
+  const details = make("details", "", make("summary", "", "Last decisions"),
+    make("table", "", make("thead", "", head), make("tbody", "", ...rows)));
   details.open = open;
   return details;
 }
@@ -184,7 +228,7 @@ let heard = null;
 async function turn() {
   if (!document.hidden) {
     try {
-      const [fleet, orchestrators] = await Promise.all([ask("v1/fleet"), ask("v1/orchestrators").catch(() => [])]);
+      const [fleet, orchestrators] = await Promise.all([ask("v1/fleet"), ask("v1/orchestrators")]);
       draw(fleet, orchestrators);
       heard = Date.now();
       at("lost").hidden = true;
