@@ -278,7 +278,8 @@ impl<'a> Watch<'a> {
     async fn news(&mut self) -> Result<Vec<DecisionView>> {
         let seen_by = self.lab.of_role(Role::Ingestion).next().context("the lab has no ingestion node")?;
         let views = seen_by.agent.orchestrators().await?;
-        let decisions = views.into_iter().filter(|view| view.role == Role::Distribution).flat_map(|view| view.decisions);
+        let decisions =
+            views.into_iter().filter(|view| view.role == Role::Distribution).flat_map(|view| view.decisions);
         let told = self.told.clone();
         let is_new = |decision: &DecisionView| {
             told.as_ref().is_none_or(|(by, number)| decision.by.as_str() != by || decision.number > *number)
