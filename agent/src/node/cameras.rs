@@ -200,10 +200,13 @@ impl Node {
         seen
     }
 
-    /// Notes which of our cameras are delivered by the node that is to have them.
+    /// Notes which of our cameras are delivered by the node that is to have them. One that was let go of stays noted for
+    /// as long as it is in the last look at MediaMTX, which may be older than that: it is not claimed once more.
     fn look_elsewhere(&mut self, now: Mono, paths: &PullsReport) {
         let before = std::mem::take(&mut self.cameras.elsewhere);
-        let delivered = paths.ours.iter().filter(|stream| {
+        let in_look = |stream: &&StreamName| self.server.sample.paths.iter().any(|path| path.name == stream.as_str());
+        let let_go_of = before.keys().filter(|stream| !paths.ours.contains(*stream)).filter(in_look);
+        let delivered = paths.ours.iter().chain(let_go_of).filter(|stream| {
             let target = self.cameras.placed.get(*stream).filter(|target| **target != self.settings.id);
             let member = target.and_then(|target| self.fleet.get(target));
             member.filter(|member| member.liveness == Liveness::Alive).is_some_and(|member| delivers(member, stream))

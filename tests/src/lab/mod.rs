@@ -12,6 +12,7 @@ pub mod agent;
 pub mod audience;
 pub mod balancer;
 pub mod camera;
+pub mod camera_box;
 pub mod cloud;
 pub mod drain;
 pub mod leadership;

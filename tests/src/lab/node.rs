@@ -24,6 +24,8 @@ pub struct Settings {
     pub drain: String,
     /// Plain RTSP readers count as viewers, who leave in phase 4, and not as workers that cannot be told.
     pub plain_readers_are_viewers: bool,
+    /// Lines of the `[cameras]` table on ingestion nodes (none: no such table). The lab's folder is `..`.
+    pub cameras: String,
     /// More tables of the configuration (none).
     pub more: String,
 }
@@ -210,6 +212,7 @@ agent_check = "{agent_check}"
 expected_pollers = ["{balancer}/{backend}/{balanced_as}"]
 [drain]
 {drain}
+{cameras}
 [log]
 level = "{log}"
 {more}
@@ -233,6 +236,10 @@ level = "{log}"
         balanced_as = fields.balanced_as,
         balancer = balancer::NAME,
         drain = shared.settings.drain,
+        cameras = match fields.role {
+            Role::Ingestion if !shared.settings.cameras.is_empty() => format!("[cameras]\n{}", shared.settings.cameras),
+            _ => String::new(),
+        },
         more = shared.settings.more,
         log = std::env::var("MTXFLEET_LAB_LOG").unwrap_or_else(|_| "info".to_owned()),
     )

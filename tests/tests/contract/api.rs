@@ -170,6 +170,45 @@ pub async fn api_and_metrics_need_credentials(pair: Arc<Pair>) -> Result<()> {
     Ok(())
 }
 
+pub async fn a_path_is_added_pulled_replaced_and_deleted_by_the_api(pair: Arc<Pair>) -> Result<()> {
+    const MARK: &str = "rpiCameraTextOverlay";
+    let server = &pair.ingestion;
+    let source = |camera: &str| format!("rtsp://{FLEET}@{}/{camera}", server.rtsp);
+    let settings = |camera: &str, mark: &str| serde_json::json!({ "source": source(camera), "sourceOnDemand": false, "rtspTransport": "tcp", MARK: mark });
+    let before = server.list("config/paths").await?;
+    ensure!(before.iter().all(|path| path[MARK].is_string()), "{before:?}");
+    let _camera = pair.camera("cam1", Sample::H264).await?;
+
+    // A source that nobody answers for: listed, not available.
+    ensure!(server.configure("add", "site/copy", &settings("nobody", "ours 1")).await?.0 == 200);
+    let waiting = server.get("/v3/paths/get/site/copy").await?;
+    ensure!(waiting["available"] == false && waiting["confName"] == "site/copy", "{waiting}");
+    let (status, body) = server.configure("add", "site/copy", &settings("cam1", "ours 2")).await?;
+    ensure!(status == 400 && body.contains("already exists"), "{status} {body}");
+    let seen = server.get("/v3/config/paths/get/site/copy").await?;
+    ensure!(seen[MARK] == "ours 1" && seen["name"] == "site/copy", "{seen}");
+
+    ensure!(server.configure("replace", "site/copy", &settings("cam1", "ours 2")).await?.0 == 200);
+    server.wait_available("site/copy").await?;
+    let marks = server.list("config/paths").await?;
+    ensure!(marks.iter().any(|path| path["name"] == "site/copy" && path[MARK] == "ours 2"), "{marks:?}");
+    ensure!(marks.len() == before.len() + 1, "{marks:?}");
+    let reader = PlainReader::start(&source("site/copy"));
+    ensure!(reader.wait_for(5, SOON).await, "{:?}", reader.ended());
+
+    let delete = "/v3/config/paths/delete/site/copy";
+    ensure!(server.request(Method::DELETE, delete).await?.0 == 200);
+    server.wait_gone("site/copy").await?;
+    wait_for("its reader to be cut off", SOON, async || reader.ended().context("it reads on")).await?;
+    let (status, body) = server.request(Method::DELETE, delete).await?;
+    ensure!(status == 404, "{status} {body}");
+    let (status, body) = server.request(Method::GET, "/v3/config/paths/get/site/copy").await?;
+    ensure!(status == 404, "{status} {body}");
+    let (status, body) = server.configure("add", "bad", &serde_json::json!({ "source": "nonsense" })).await?;
+    ensure!(status == 400, "{status} {body}");
+    Ok(())
+}
+
 pub async fn metrics_are_filtered_by_type(pair: Arc<Pair>) -> Result<()> {
     let _camera = pair.camera("cam1", Sample::H264).await?;
     let reader = PlainReader::start(&pair.distribution.url("cam1"));

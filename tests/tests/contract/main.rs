@@ -61,6 +61,7 @@ const CASES: &[Case] = &[
     case!(api::lists_are_paginated),
     case!(api::a_kicked_reader_is_cut_off),
     case!(api::api_and_metrics_need_credentials),
+    case!(api::a_path_is_added_pulled_replaced_and_deleted_by_the_api),
     case!(api::metrics_are_filtered_by_type),
     case!(api::lists_of_protocols_that_are_off_are_not_there),
 ];

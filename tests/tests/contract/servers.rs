@@ -238,6 +238,14 @@ impl Server {
         Ok((answer.status().as_u16(), answer.text().await?))
     }
 
+    /// Gives the API a path's settings; status and body of what it answers.
+    pub async fn configure(&self, verb: &str, path: &str, settings: &Value) -> Result<(u16, String)> {
+        let (user, password) = FLEET.split_once(':').context("user:password")?;
+        let url = format!("http://{}/v3/config/paths/{verb}/{path}", self.api);
+        let answer = self.http.post(url).basic_auth(user, Some(password)).json(settings).send().await?;
+        Ok((answer.status().as_u16(), answer.text().await?))
+    }
+
     /// The text of the metrics.
     pub async fn metrics(&self, query: &str) -> Result<String> {
         let (user, password) = FLEET.split_once(':').context("user:password")?;
