@@ -44,7 +44,7 @@ pub struct Simulate {
     /// One key of the policy, e.g. --set spare=2; comes after the file. `--set help` lists them.
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
-    /// Load over time, lines of SECONDS,READERS[,BANDWIDTH[,CPU]], instead of generated weeks.
+    /// Load over time, lines of `SECONDS,READERS[,BANDWIDTH[,CPU]]`, instead of generated weeks.
     #[arg(long, value_name = "FILE")]
     csv: Option<PathBuf>,
     /// Makes the generated weeks; a range, e.g. 1-10, compares frontiers for each seed.
