@@ -205,7 +205,7 @@ fn spawn(recipe: &Recipe, log: &Path) -> Result<Child> {
 fn die_with_parent(command: &mut Command) {
     let parent = std::process::id();
     #[allow(unsafe_code, reason = "prctl must be called in the child, between fork and exec")]
-    // SAFETY: only async-signal-safe calls (prctl, getppid, _exit) between fork and exec, and no allocation.
+    // SAFETY: only async-signal-safe calls (prctl, getppid, signal, _exit) between fork and exec, and no allocation.
     unsafe {
         command.pre_exec(move || {
             if libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) != 0 {
@@ -214,6 +214,10 @@ fn die_with_parent(command: &mut Command) {
             // The parent may have died before the request was made.
             if libc::getppid().cast_unsigned() != parent {
                 libc::_exit(1);
+            }
+            // A shell lets what it starts in the background ignore Ctrl-C, and children inherit that.
+            if libc::signal(libc::SIGINT, libc::SIG_DFL) == libc::SIG_ERR {
+                return Err(std::io::Error::last_os_error());
             }
             Ok(())
         });
