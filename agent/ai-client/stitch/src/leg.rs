@@ -12,7 +12,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use crate::alignment::{Mark, Offsets};
-use crate::assembler::{Assembler, Gap, Habits, Unit};
+use crate::assembler::{Assembler, Gap, Habits, Joining, Unit};
 use crate::history::History;
 use crate::payload;
 use crate::types::{Codec, Counters, DiscontinuityKind, LegKey, RtpPacket, StitchConfig};
@@ -70,12 +70,12 @@ impl LegTrack {
         &mut self,
         now: Duration,
         packet: RtpPacket,
-        reference: Option<(i64, i64)>,
+        joining: Joining,
         habits: &mut Habits,
     ) -> Option<usize> {
         self.active = now;
         let (queue, cost, mut count) = (&mut self.queue, &mut self.queue_cost, 0);
-        let fresh = self.assembler.push(now, packet, reference, habits, |unit| {
+        let fresh = self.assembler.push(now, packet, joining, habits, |unit| {
             *cost += unit.cost();
             queue.push_back(unit);
             count += 1;
@@ -145,7 +145,8 @@ impl LegTrack {
         let Some(offsets) = self.offsets() else { return };
         let oldest = self.queue.len().saturating_sub(newest);
         let Some((last, index)) = (oldest..self.queue.len()).rev().find_map(|at| {
-            let index = history.find(self.queue[at].time + offsets.time, self.met)?;
+            let unit = &self.queue[at];
+            let index = history.find(unit.time + offsets.time, self.seq_in_output(unit, history), self.met)?;
             Some((at, index))
         }) else {
             return;
@@ -155,7 +156,7 @@ impl LegTrack {
             if at == last {
                 counters.duplicates_dropped += 1;
                 self.meet(index, &unit, history);
-            } else if history.find(unit.time + offsets.time, None).is_some() {
+            } else if history.find(unit.time + offsets.time, None, None).is_some() {
                 counters.duplicates_dropped += 1;
             } else {
                 counters.late_dropped += 1;
@@ -166,7 +167,11 @@ impl LegTrack {
     /// Called when another leg's unit was emitted: drops it here, with all before it.
     pub(crate) fn drop_just_emitted(&mut self, history: &History, counters: &mut Counters) {
         let (Some(offsets), Some(emitted)) = (self.offsets(), history.last()) else { return };
-        let Some(at) = self.queue.iter().rposition(|unit| unit.time + offsets.time == emitted.time) else { return };
+        let same = |unit: &Unit| {
+            let seq = self.seq_in_output(unit, history);
+            unit.time + offsets.time == emitted.time && seq.is_none_or(|seq| seq == emitted.last_seq)
+        };
+        let Some(at) = self.queue.iter().rposition(same) else { return };
         for position in 0..=at {
             let Some(unit) = self.pop() else { break };
             if position == at {
@@ -176,6 +181,12 @@ impl LegTrack {
                 counters.late_dropped += 1;
             }
         }
+    }
+
+    /// A unit's last sequence number as the output counts, where that can be told: a camera whose clock jumps back gives
+    /// one timestamp twice.
+    fn seq_in_output(&self, unit: &Unit, history: &History) -> Option<i64> {
+        self.offsets().filter(|_| self.numbers_hold(history)).map(|offsets| unit.last_seq + offsets.seq)
     }
 
     /// `unit` of this leg is the emitted unit at `index`: the sequence offset is read off it again.
