@@ -17,8 +17,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use mtxfleet_leader::Member;
+use mtxfleet_leader::placement::Placer;
 use mtxfleet_leader::takers::{Fitness, Takers};
-use mtxfleet_leader::{Member, placement};
 use mtxfleet_wire::{
     CamerasReport, EventKind, Liveness, LoadReport, Mono, NodeId, NodeState, Role, ServerHealth, StreamName,
 };
@@ -64,6 +65,8 @@ pub struct Cameras {
     /// Paths in MediaMTX, as last compared; `None` before the first time.
     paths: Option<Arc<PullsReport>>,
     takers: Takers,
+    /// Of the inventory that `placed` was made of.
+    placer: Placer,
     placed: BTreeMap<StreamName, NodeId>,
     /// Of which inventory and which nodes `placed` was made.
     placed_of: Option<(String, BTreeSet<NodeId>)>,
@@ -174,7 +177,11 @@ impl Node {
         let Some(inventory) = &self.cameras.inventory else { return };
         let of = (inventory.hash.clone(), takers);
         if self.cameras.placed_of.as_ref() != Some(&of) {
-            self.cameras.placed = placement::place(inventory.cameras.keys(), &of.1);
+            let known = self.cameras.placed_of.as_ref().is_some_and(|(hash, _)| *hash == of.0);
+            if !known {
+                self.cameras.placer = Placer::new(inventory.cameras.keys());
+            }
+            self.cameras.placed = self.cameras.placer.place(&of.1);
             self.cameras.placed_of = Some(of);
         }
     }

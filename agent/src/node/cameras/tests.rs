@@ -1,5 +1,6 @@
 //! Which cameras a node pulls, on virtual time.
 
+use mtxfleet_leader::placement;
 use mtxfleet_wire::{CamerasReport, DrainOrder, StreamReport, UnixMillis};
 
 use super::super::sample::{PathSample, ServerSample};
