@@ -12,9 +12,9 @@
 //! themselves full, and it is full nodes that make cameras move beyond those that have to.
 //!
 //! **What moves.** Where one of N nodes comes or goes, 1/N of the cameras have to move, averaged over which node it is; a
-//! node that carries its bound moves 1.25/N by itself. The whole stays within 1.1/N with 20 cameras a node and more for 2 to
-//! 50 nodes, and down to 5 a node for up to 10 nodes. Beyond that, where 25 % are one or two cameras and one step of the
-//! bound is a tenth of all, more move: `benches/src/bin/placement.rs` prints how many.
+//! node that carries its bound moves 1.25/N by itself. The whole stays within 1.1/N for up to 10 nodes from 5 cameras a node
+//! on, and for up to 50 from 20 on. With fewer cameras on more nodes a quarter of the mean is one or two cameras, many nodes
+//! are full, and more can move (8 each on 20 nodes: 1.2/N): `benches/src/bin/placement.rs` prints how many.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -23,13 +23,17 @@ use mtxfleet_wire::{NodeId, StreamName, fnv1a, rendezvous_hash};
 /// No node gets more than so many times the mean.
 pub const BALANCE: f64 = 1.25;
 
-/// Most cameras of one node: [`BALANCE`] times the mean, **rounded up** to a whole camera. With few cameras that can be
-/// more than 1.25 times the mean by nearly one camera: 8 over 3 nodes have a mean of 2.67, and up to 4 on one (1.5
-/// times). `takers` is above 0.
+/// Most cameras of one node: [`BALANCE`] times the mean, rounded up to a whole camera unless less than a quarter of one is
+/// lacking, and never below the mean. With few cameras that can be more than 1.25 times the mean by three quarters of a
+/// camera: 8 over 3 nodes have a mean of 2.67, and up to 4 on one (1.5 times). `takers` is above 0.
+///
+/// Where it rises by a camera, the cameras that found their node full go home all at once. Not rounding up the last quarter
+/// keeps that away from inventories that are 4, 8 or 12 times the nodes.
 #[must_use]
 pub fn bound(cameras: usize, takers: usize) -> usize {
-    // 5/4 in whole numbers: the same on every machine.
-    (5 * cameras).div_ceil(4 * takers.max(1))
+    let takers = takers.max(1);
+    // floor(5/4 x mean + 3/4) in whole numbers: the same on every machine.
+    ((5 * cameras + 3 * takers) / (4 * takers)).max(cameras.div_ceil(takers))
 }
 
 /// Where each camera goes; empty when there is nobody to take any. Who places one inventory again and again keeps a

@@ -25,7 +25,7 @@ impl Node {
         }
         let alive = &self.fleet;
         self.health.keep_peers(|peer| alive.get(peer).is_some_and(|member| member.liveness == Liveness::Alive));
-        let report = self.health.report(now.mono);
+        let report = HealthReport { replaced: self.replacing.ordered_lately(now.mono), ..self.health.report(now.mono) };
         let told = |report: &HealthReport| (report.ills.clone(), report.restarts, report.hopeless);
         if told(&before) != told(&report) && (!before.ills.is_empty() || !report.ills.is_empty()) {
             effects.push(Effect::Announce(self.event(now, EventKind::NodeHealth(report.clone()))));

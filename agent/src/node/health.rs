@@ -156,6 +156,7 @@ impl Health {
             restarts: self.restarts,
             hopeless: self.hopeless,
             unreachable: self.unreachable.iter().cloned().collect(),
+            replaced: Vec::new(),
         }
     }
 

@@ -15,6 +15,8 @@ use mtxfleet_leader::election::Standing;
 use mtxfleet_leader::engine::{Manner, NodeView, Outcome};
 use mtxfleet_leader::fleet_view::STALE_AFTER;
 use mtxfleet_leader::plan::Plan;
+#[cfg(test)]
+use mtxfleet_leader::plan_checker;
 use mtxfleet_leader::{Member, Orchestrator, Seen};
 use mtxfleet_wire::{
     DecisionEffect, Liveness, Mono, NodeId, NodeState, OrchestratorView, PlanView, PlannedDrain, Role, RunId,
@@ -147,7 +149,15 @@ impl Node {
         };
         let nodes = self.nodes_seen(&orchestrator, now);
         let lead = self.measured_lead();
+        #[cfg(test)]
+        let parent = orchestrator.plan().cloned();
         let steered = orchestrator.steer(now.mono, now.wall, token.unwrap_or(NO_TERM), &nodes, lead, manner);
+        #[cfg(test)]
+        if let Some(plan) = &steered.plan {
+            let policy = orchestrator.policy();
+            let given = plan_checker::Given { parent: parent.as_ref(), nodes: &nodes, policy, wall: now.wall, manner };
+            assert_eq!(plan_checker::check(plan, given), [], "{plan:?}\nfrom {nodes:#?}\nafter {parent:?}");
+        }
         let seen = &steered.decision.inputs;
         let more = match steered.decision.outcome {
             Outcome::Grow { launch, .. } if epoch.is_none() => launch,

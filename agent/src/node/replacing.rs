@@ -9,7 +9,7 @@ use std::time::Duration;
 use mtxfleet_leader::Member;
 use mtxfleet_leader::election::Standing;
 use mtxfleet_leader::health::replacement::{Held, ReplaceReason, Replacer, Verdict};
-use mtxfleet_wire::{EventKind, InstanceId, MemberView, Mono, NodeId};
+use mtxfleet_wire::{EventKind, InstanceId, MemberView, Mono, NodeId, Replaced};
 
 use super::effect::Effect;
 use super::{Node, Now};
@@ -35,12 +35,21 @@ impl Replacing {
             said_strays: BTreeSet::new(),
         }
     }
+
+    /// For the health report, where a successor reads it.
+    pub(super) fn ordered_lately(&self, now: Mono) -> Vec<Replaced> {
+        self.replacer.ordered_lately(now)
+    }
 }
 
 impl Node {
     /// Judges while this node acts, and is neither paused nor only trying.
     pub(super) fn replace_machines(&mut self, now: Now, effects: &mut Vec<Effect>) {
         let role = self.settings.facts.role;
+        let of_role =
+            self.fleet.members().filter(|member| member.peer.facts.as_ref().is_some_and(|facts| facts.role == role));
+        let said = of_role.filter_map(|member| Some(member.peer.load.as_ref()?.health.as_ref()?.replaced.as_slice()));
+        self.replacing.replacer.heed(now.mono, said);
         let acts = matches!(self.leadership.standing(now.mono), Standing::Acting { .. });
         if self.cloud.is_none() || !acts || self.orchestrating.is_dry() || self.controls.paused(role).is_some() {
             if self.replacing.judged.take().is_some() {

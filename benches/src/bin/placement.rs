@@ -64,7 +64,8 @@ fn figures(nodes: usize, per_node: usize) {
     let what = format!("cameras moved, the worst of all those that came or went, {of}");
     let least = bound(nodes * per_node, nodes) as f64 / per_node as f64;
     Figure::new(what, worst, "times 1/N", format!("none; what the fullest node may have: {least}")).print();
-    let goal = format!("{BALANCE}, rounded up to a camera: {}", (BALANCE * per_node as f64).ceil() / per_node as f64);
+    let goal =
+        format!("{BALANCE}, rounded up to a camera: {}", bound(nodes * per_node, nodes) as f64 / per_node as f64);
     Figure::new(format!("largest node, {of}"), mean(most), "times the mean", goal)
         .beside(peer, mean(most_unbounded))
         .print();

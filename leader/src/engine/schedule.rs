@@ -56,7 +56,7 @@ pub struct InForce {
 
 /// The schedules of a policy, read.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Timetable(Vec<(Schedule, Cron, TimeZone)>);
+pub(crate) struct Timetable(Vec<(Schedule, Cron, TimeZone)>);
 
 impl Timetable {
     /// # Errors

@@ -166,3 +166,29 @@ fn half_of_the_cluster_silent_is_a_network_to_be_doubted() {
     played.run(30);
     assert_eq!((played.ended, played.announced), (vec![], vec![]));
 }
+
+#[test]
+fn a_successor_counts_what_its_predecessor_replaced() {
+    let others = ["b", "c", "d", "e", "f", "g", "h", "i", "j"];
+    let ill = || mtxfleet_wire::HealthReport {
+        ills: vec![mtxfleet_wire::Ill::Disk],
+        hopeless: true,
+        ..mtxfleet_wire::HealthReport::default()
+    };
+    let mut first = Played::acting(&others);
+    first.peers[0].load.as_mut().expect("said").health = Some(ill());
+    first.run(10);
+    assert_eq!(first.ended, [("i-b".to_owned(), false)]);
+    let said = first.world.node.said_health.replaced.clone();
+    assert_eq!(said.len(), 1, "it says so in its own report");
+
+    let mut second = Played::acting(&others);
+    let mut lately = vec![said[0].clone()];
+    lately.extend(["x", "y"].map(|name| mtxfleet_wire::Replaced { instance: instance_of(name), seconds_ago: 60 }));
+    let report = mtxfleet_wire::HealthReport { replaced: lately, ..mtxfleet_wire::HealthReport::default() };
+    second.peers[0].load.as_mut().expect("said").health = Some(report);
+    second.run(1);
+    second.peers[1].load.as_mut().expect("said").health = Some(ill());
+    second.run(20);
+    assert_eq!(second.ended, [], "three were replaced lately, by whom is the same");
+}
