@@ -327,8 +327,9 @@ mod tests {
     #[test]
     fn who_is_to_hold_changes_nothing_but_who_takes_streams() {
         let policy = policy();
-        let few = &nodes(10.0)[..1];
-        let held = |plan: &Plan, nodes| check(plan, Given { manner: Manner::Hold, ..given(nodes, &policy) });
+        let one = nodes(10.0);
+        let few = &one[..1];
+        let held = |plan: &Plan, nodes: &[NodeView]| check(plan, Given { manner: Manner::Hold, ..given(nodes, &policy) });
         assert_eq!(held(&plan(&[], &["a"], 1), few), [], "as few as they are");
         let drains = Problem::DrainsWhileHeld(id("d"));
         assert_eq!(held(&plan(&["d"], &["a", "b", "c"], 3), &nodes(10.0)), [drains]);

@@ -438,7 +438,7 @@ fn growth_is_decided_at_the_first_look_after_its_short_window() {
             (node.condition, node.loads) = (Condition::Serving, vec![Some(readers)]);
             node
         };
-        let calm: Vec<NodeView> = (1..=4).map(|number| node(number, 70.0)).collect();
+        let calm: Vec<NodeView> = (1..=4).map(|number| node(number, 90.0)).collect();
         let busy: Vec<NodeView> = (1..=4).map(|number| node(number, 130.0)).collect();
         let step = Duration::from_secs(60) + Duration::from_millis(at);
         let token = Token { epoch: 1, run: RunId(1) };
