@@ -104,7 +104,13 @@ async fn the_page_shows_a_drains_phase_and_blockers_the_decisions_reasons_and_wh
     shows(r#"<li class="now">4 viewer draining</li>"#);
     shows(&format!(r#"<strong class="name">{drained}</strong>"#));
     // Figures in it change by the second.
-    shows(waits[0].trim_start_matches(|c: char| c.is_ascii_digit()).split(|c: char| c.is_ascii_digit()).next().expect("words"));
+    shows(
+        waits[0]
+            .trim_start_matches(|c: char| c.is_ascii_digit())
+            .split(|c: char| c.is_ascii_digit())
+            .next()
+            .expect("words"),
+    );
     shows(&reason.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;"));
     shows(&format!(r#"<strong class="name">{ill}</strong> ill: MediaMTX away"#));
     shows("&lt;img src=x onerror=alert(1)&gt;");

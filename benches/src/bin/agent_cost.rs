@@ -30,7 +30,8 @@ const FLOWING_WITHIN: Duration = Duration::from_secs(180);
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
 async fn main() -> Result<()> {
     let paths = std::env::var("MTXFLEET_BENCH_PATHS").unwrap_or_else(|_| PATHS.to_owned());
-    let paths: Vec<usize> = paths.split(',').map(str::parse).collect::<Result<_, _>>().context("MTXFLEET_BENCH_PATHS")?;
+    let paths: Vec<usize> =
+        paths.split(',').map(str::parse).collect::<Result<_, _>>().context("MTXFLEET_BENCH_PATHS")?;
     let members = number("MTXFLEET_BENCH_MEMBERS", MEMBERS as u64)? as usize;
     let measure_for = Duration::from_secs(number("MTXFLEET_BENCH_SECONDS", MEASURE_FOR)?);
 
@@ -84,7 +85,9 @@ async fn main() -> Result<()> {
         let of = format!("beside {on} with {paths} live paths, {members} members");
         let peer = "prometheus-node-exporter, scraped once a second, same run";
         for (what, unit, [own, peers]) in [("CPU", "% of a core", cpu), ("memory (RSS)", "MiB", memory)] {
-            Figure::new(format!("{what} of the agent {of}"), own, unit, "at most the peer's").beside(peer, peers).print();
+            Figure::new(format!("{what} of the agent {of}"), own, unit, "at most the peer's")
+                .beside(peer, peers)
+                .print();
             if own > peers {
                 missed.push(format!("{what} {of}: {own:.2} {unit}, the peer {peers:.2}"));
             }

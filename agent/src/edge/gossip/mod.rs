@@ -450,4 +450,6 @@ async fn report_peers(
 }
 
 #[cfg(test)]
+mod simulation;
+#[cfg(test)]
 mod tests;

@@ -98,16 +98,26 @@ impl Pair {
     }
 
     /// What of this verdict is wrong, `calm_since` nothing else changed for either of them.
-    pub fn judge(&self, now: Micros, calm_since: Micros, verdict: Option<Liveness>, bounds: Bounds) -> Option<Invariant> {
+    pub fn judge(
+        &self,
+        now: Micros,
+        calm_since: Micros,
+        verdict: Option<Liveness>,
+        bounds: Bounds,
+    ) -> Option<Invariant> {
         let for_long = |since: Micros, bound: Micros| now > since.max(calm_since) + bound;
         match (self.truth, verdict) {
             (Truth::Silent { since }, Some(Liveness::Alive)) if for_long(since, bounds.suspected) => {
                 Some(Invariant::SilenceIsSuspectedByAll)
             }
-            (Truth::Silent { since }, Some(Liveness::Alive | Liveness::Suspect)) if for_long(since, bounds.confirmed) => {
+            (Truth::Silent { since }, Some(Liveness::Alive | Liveness::Suspect))
+                if for_long(since, bounds.confirmed) =>
+            {
                 Some(Invariant::SilenceIsConfirmedByAll)
             }
-            (Truth::Reached { since }, verdict) if verdict != Some(Liveness::Alive) && for_long(since, bounds.cleared) => {
+            (Truth::Reached { since }, verdict)
+                if verdict != Some(Liveness::Alive) && for_long(since, bounds.cleared) =>
+            {
                 Some(Invariant::LifeIsSeenByAll)
             }
             _ => None,

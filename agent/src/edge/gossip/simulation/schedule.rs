@@ -10,7 +10,7 @@ pub const SECOND: Micros = 1_000_000;
 /// All know each other by then, and nothing went wrong yet.
 pub const SETTLED: Micros = 5 * SECOND;
 /// Nothing goes wrong in the last part of a schedule, and all must be well at its end.
-pub const CALM_AT_THE_END: Micros = 30 * SECOND;
+pub const CALM_AT_THE_END: Micros = 45 * SECOND;
 
 /// How bad things are, which says how soon others must notice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -58,7 +58,7 @@ impl Schedule {
         let held_up = (weather == Weather::Starved).then(|| {
             (random.between(50 * MS, 2 * SECOND), random.one_of(&[50 * MS, 150 * MS, 300 * MS, 600 * MS, SECOND]))
         });
-        let end = random.between(60 * SECOND, 120 * SECOND);
+        let end = random.between(75 * SECOND, 140 * SECOND);
         let faulty = SETTLED..end - CALM_AT_THE_END;
         let mut faults = Vec::new();
         let mut at = faulty.start;
@@ -70,7 +70,15 @@ impl Schedule {
             }
             faults.push((at, Fault::draw(random, nodes)));
         }
-        Self { nodes, weather, lost_in_1000, delay_at_most: random.one_of(&[MS, 5 * MS, 50 * MS]), held_up, faults, end }
+        Self {
+            nodes,
+            weather,
+            lost_in_1000,
+            delay_at_most: random.one_of(&[MS, 5 * MS, 50 * MS]),
+            held_up,
+            faults,
+            end,
+        }
     }
 }
 
