@@ -199,7 +199,7 @@ impl Fleet {
                 }
                 (false, was) => (was, silent_since),
             };
-            let is_told = heard && liveness != Liveness::Alive;
+            let is_told = liveness == Liveness::Dead || (heard && liveness == Liveness::Suspect);
             self.members.insert(peer.node.clone(), Member { peer, liveness, heard, silent_since, is_told, sampled_at });
         }
         changes.extend(self.pass_time(now));

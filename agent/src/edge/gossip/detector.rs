@@ -126,10 +126,15 @@ impl Detector {
     pub fn see(&mut self, node: &NodeId, heard: Heard) -> bool {
         let is_same = |known: &Heard| known.generation == heard.generation && known.address == heard.address;
         if !self.watched.get(node).is_some_and(|watched| is_same(&watched.heard)) {
-            let silence = Silence::new(self.round.as_millis() as u64, LOOK_EVERY.as_millis() as u64);
-            let watched = Watched { heard, silence, nonce: 0, look: self.looks };
-            let old = self.watched.insert(node.clone(), watched);
-            return old.is_some_and(|old| old.silence.alive());
+            let mut silence = Silence::new(self.round.as_millis() as u64, LOOK_EVERY.as_millis() as u64);
+            let old = self.watched.remove(node);
+            // A later start than the one known is later than all that was known: a sign of life.
+            if old.as_ref().is_some_and(|old| heard.generation > old.heard.generation) {
+                silence.heartbeat();
+            }
+            let changed = old.is_some_and(|old| old.silence.alive()) != silence.alive();
+            self.watched.insert(node.clone(), Watched { heard, silence, nonce: 0, look: self.looks });
+            return changed;
         }
         let Some(watched) = self.watched.get_mut(node) else { return false };
         let was = watched.silence.alive();

@@ -132,16 +132,22 @@ fn a_doubt_about_this_node_is_answered_by_itself_and_one_about_a_stranger_is_not
 }
 
 #[test]
-fn who_is_not_seen_any_more_is_forgotten_and_a_new_start_begins_unheard() {
+fn who_is_not_seen_any_more_is_forgotten_and_a_later_start_is_a_sign_of_life() {
     let mut watching = Watching::new();
     let node = NodeId::new(NAMES[0]).unwrap();
-    watching.detector.begin_look(LOOK_EVERY);
-    assert!(watching.detector.see(&node, Heard { generation: 2, ..heard(9) }), "what is known is of another start");
-    watching.detector.end_look();
-    assert!(!watching.alive(0) && !watching.alive(1));
-    watching.detector.begin_look(LOOK_EVERY);
-    assert!(watching.detector.see(&node, Heard { generation: 2, ..heard(10) }));
-    assert!(watching.alive(0));
+    (0..20).for_each(|_| _ = watching.look(&[1]));
+    assert!(!watching.alive(0));
+    let mut look = |generation: u64| {
+        watching.detector.begin_look(LOOK_EVERY);
+        let changed = watching.detector.see(&node, Heard { generation, ..heard(9) });
+        watching.detector.end_look();
+        (changed, watching.detector.is_alive(&node))
+    };
+    assert_eq!(look(2), (true, true), "it started anew after it fell silent");
+    let looks: Vec<bool> = (0..20).map(|_| look(2).1).collect();
+    assert!(looks[7] && !looks[9], "and it is watched: {looks:?}");
+    assert_eq!(look(1), (false, false), "what comes of an earlier start is old");
+    assert!(!watching.alive(1), "n2 was not seen");
 }
 
 /// `count` nodes, each heard, then all of them silent: how many live, and how many probes were sent, after each look.

@@ -12,7 +12,7 @@ pub enum Invariant {
     SilenceIsConfirmedByAll,
     /// Who runs and is reached is soon taken for alive again by all.
     LifeIsSeenByAll,
-    /// Nobody is dead to anyone that was not silent to it for at least three seconds, and just now.
+    /// Nobody is dead to anyone that was not silent to it for at least three seconds, and until just now.
     NobodyDiesAlive,
     /// Who is cut off from all others judges nobody.
     AloneJudgesNobody,
@@ -41,8 +41,6 @@ const STRAINED: Micros = 4 * SECOND;
 const UNHEARD: Micros = 35 * SECOND;
 /// Silent for less, nobody may be taken for dead: a stall of a second, with room for what went before it.
 pub const STALL: Micros = 3 * SECOND;
-/// A verdict that was on its way when the silence ended.
-pub const ON_ITS_WAY: Micros = 2 * SECOND;
 
 impl Bounds {
     pub const fn new(weather: Weather, is_strained: bool, is_unheard: bool) -> Self {
@@ -88,11 +86,11 @@ impl Pair {
     }
 
     /// Whether a verdict of death can be right now.
-    pub fn may_be_dead(&self, now: Micros) -> bool {
+    pub fn may_be_dead(&self, now: Micros, bounds: Bounds) -> bool {
         match self.truth {
             Truth::Silent { since } => now >= since + STALL,
             Truth::Reached { .. } => {
-                self.last_silence.is_some_and(|(from, to)| to >= from + STALL && now <= to + ON_ITS_WAY)
+                self.last_silence.is_some_and(|(from, to)| to >= from + STALL && now <= to + bounds.cleared)
             }
         }
     }

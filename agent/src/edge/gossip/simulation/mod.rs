@@ -18,9 +18,9 @@ use schedule::{SECOND, Weather};
 use world::{Defect, Seen, World};
 
 /// Run by each `make test`.
-const NODE_SECONDS: u64 = 15_000;
+const NODE_SECONDS: u64 = 8_000;
 /// A defect must be found within so many schedules.
-const TRIES: u64 = 200;
+const TRIES: u64 = 50;
 
 fn variable(name: &str) -> Option<u64> {
     let text = std::env::var(name).ok()?;
@@ -109,10 +109,9 @@ fn whatever_fails_silence_is_noticed_by_all_and_nobody_dies_alive() {
 #[test]
 fn each_defect_is_found_by_its_invariant() {
     let expected = [
-        (Defect::NobodyAnswers, &[Invariant::LifeIsSeenByAll, Invariant::NobodyDiesAlive][..]),
-        (Defect::NobodyLooks, &[Invariant::SilenceIsSuspectedByAll]),
+        (Defect::NobodyLooks, &[Invariant::SilenceIsSuspectedByAll][..]),
         (Defect::NobodyReports, &[Invariant::SilenceIsConfirmedByAll]),
-        (Defect::NobodyReturns, &[Invariant::LifeIsSeenByAll]),
+        (Defect::NobodyReturns, &[Invariant::LifeIsSeenByAll, Invariant::NobodyDiesAlive]),
     ];
     for (defect, invariants) in expected {
         let (_, _, broken) = run(TRIES * 1_000, Some(defect));

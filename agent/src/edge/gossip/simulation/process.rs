@@ -55,7 +55,7 @@ pub type Reports = Vec<Vec<Rc<[NodeId]>>>;
 
 pub struct Process {
     pub me: usize,
-    pub life: u32,
+    sender: Sender,
     pub known: Vec<Known>,
     risen_at: Vec<Micros>,
     detector: Detector,
@@ -80,10 +80,11 @@ impl Process {
     pub fn start(me: usize, nodes: usize, life: u32, now: Micros, random: u64) -> Self {
         let mut known = vec![Known::default(); nodes];
         known[me] = Known { life, heartbeat: 1, report: 0 };
-        let subject = Subject { node: name(me), generation: life.into() };
+        let sender = Sender { node: name(me), address: address(me), generation: life.into() };
+        let subject = Subject { node: sender.node.clone(), generation: sender.generation };
         Self {
             me,
-            life,
+            sender,
             known,
             risen_at: vec![0; nodes],
             detector: Detector::new(subject, Duration::from_micros(ROUND), random),
@@ -131,8 +132,8 @@ impl Process {
             Message::Ack(digest) => self.learn(now, &digest, false, true),
             // Where it is received, as a socket does it.
             Message::Probe(_, Probe::Ping { nonce, node }) => {
-                if node == name(self.me) {
-                    self.out.push((from, Message::Probe(self.sender(), Probe::Pong { nonce })));
+                if node == self.sender.node {
+                    self.out.push((from, Message::Probe(self.sender.clone(), Probe::Pong { nonce })));
                 }
             }
             Message::Probe(from, probe) => {
@@ -242,14 +243,10 @@ impl Process {
     }
 
     fn send_probes(&mut self) {
-        let sender = self.sender();
+        let sender = &self.sender;
         let probes = self.detector.take_probes();
         let probes = probes.map(|(to, probe)| (usize::from(to.port()) - 1, Message::Probe(sender.clone(), probe)));
         self.out.extend(probes);
-    }
-
-    fn sender(&self) -> Sender {
-        Sender { node: name(self.me), address: address(self.me), generation: self.life.into() }
     }
 
     pub fn deaths(&self) -> usize {

@@ -6,11 +6,10 @@ use std::collections::{BTreeMap, BinaryHeap};
 use mtxfleet_leader::fleet_view::Change;
 use mtxfleet_wire::{Liveness, NodeId};
 
-use super::super::probe::Probe;
 use super::invariants::{Bounds, Broken, Invariant, Pair, Truth};
 use super::process::{LOOK, Message, Process, REPORT, ROUND, Reports, name, numbers};
 use super::random::Random;
-use super::schedule::{Fault, MS, Micros, SECOND, SETTLED, Schedule, Weather};
+use super::schedule::{Fault, MS, Micros, SECOND, SETTLED, Schedule};
 
 /// How often truth and verdicts are compared.
 const JUDGE_EVERY: Micros = 100 * MS;
@@ -22,8 +21,6 @@ const HELD_UP: Micros = 250 * MS;
 /// A mistake put in on purpose, which must be found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Defect {
-    /// Pings are never answered.
-    NobodyAnswers,
     /// One node never looks.
     NobodyLooks,
     /// Reports, and with them the suspicions of others, are never passed on.
@@ -188,7 +185,7 @@ impl World {
                 return Ok(());
             }
             What::Continue => {
-                if self.machines[to].lives == event.life && self.defect != Some(Defect::NobodyReturns) {
+                if self.machines[to].lives == event.life {
                     self.note(|| format!("n{to:02} goes on"));
                     self.machines[to].stopped = false;
                     self.machines[to].calm_since = self.now;
@@ -285,9 +282,7 @@ impl World {
         let mut out = std::mem::take(&mut process.out);
         for (to, message) in out.drain(..) {
             let is_cut = self.is_split && self.machines[from].side != self.machines[to].side;
-            let is_answer = matches!(message, Message::Probe(_, Probe::Pong { .. }));
-            let is_mute = is_answer && self.defect == Some(Defect::NobodyAnswers);
-            if is_cut || is_mute || self.network.in_1000(self.schedule.lost_in_1000) {
+            if is_cut || self.network.in_1000(self.schedule.lost_in_1000) {
                 continue;
             }
             let at = self.now + 50 + self.network.below(self.schedule.delay_at_most);
@@ -402,7 +397,8 @@ impl World {
             Change::Died(node) => {
                 let node = self.numbers[&node];
                 let pair = self.pairs[observer * nodes + node];
-                self.require(Invariant::NobodyDiesAlive, pair.may_be_dead(self.now), || {
+                let bounds = Bounds::new(self.schedule.weather, false, false);
+                self.require(Invariant::NobodyDiesAlive, pair.may_be_dead(self.now, bounds), || {
                     format!("n{node:02} is dead to n{observer:02}, and {pair:?}")
                 })?;
                 let is_alone = (0..nodes).all(|other| other == observer || self.is_cut_off(observer, other));
@@ -411,7 +407,8 @@ impl World {
                 self.require(Invariant::AloneJudgesNobody, nodes == 2 || !(is_alone && is_since), || {
                     format!("n{node:02} is dead to n{observer:02}, which is alone")
                 })?;
-                let gone = (0..nodes).filter(|node| self.pairs[observer * nodes + node].may_be_dead(self.now)).count();
+                let pairs = &self.pairs[observer * nodes..(observer + 1) * nodes];
+                let gone = pairs.iter().filter(|pair| pair.may_be_dead(self.now, bounds)).count();
                 let deaths = self.machines[observer].process.as_ref().map_or(0, Process::deaths);
                 let is_right = deaths * 2 <= nodes || deaths <= gone;
                 self.require(Invariant::HalfIsNeverDeadByMistake, is_right, || {
@@ -476,9 +473,5 @@ impl World {
             self.seen.suspected_after.push(self.now - at);
             self.timed = Some((node, at, Some(self.now)));
         }
-    }
-
-    pub fn is_calm(&self) -> bool {
-        self.schedule.weather == Weather::Calm
     }
 }
