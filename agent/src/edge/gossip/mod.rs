@@ -5,7 +5,7 @@
 //! does not authenticate goes no further than `seal`. [`publish`] turns this node's report into chitchat's values,
 //! [`peers`] turns the others' values into [`Peer`]s, [`seeds`] finds the first nodes to speak to. A node that is not
 //! heard for two rounds is asked directly and through others ([`probe`]), as [`detector`] says, and its silence judged by
-//! [`silence`]; [`simulation`] runs these two on virtual time.
+//! [`silence`]; the tests in `simulation` run these two on virtual time.
 
 mod codec;
 mod counters;
