@@ -140,7 +140,7 @@ fn what_another_said_long_ago_confirms_nothing() {
     fleet.update(at(0), vec![peer("a", Role::Distribution), peer("b", Role::Distribution)]);
     assert_eq!(fleet.update(at(1000), suspected()), [Change::Suspected(id("a"))]);
     // Nothing new of b comes any more: this node is cut off, and does not know it yet.
-    let changes: Vec<Change> = (2..60).flat_map(|second| fleet.update(at(second * 1000), suspected())).collect();
+    let changes: Vec<Change> = (2..61).flat_map(|second| fleet.update(at(second * 1000), suspected())).collect();
     assert_eq!(changes, []);
     assert_eq!(until(&mut fleet, 61_000, 61_000, suspected), [Change::Died(id("a"))], "b says so now");
 }
