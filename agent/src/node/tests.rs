@@ -464,7 +464,7 @@ fn streams_of_a_neighbour_that_died_in_its_drain_are_not_kept_warm() {
     world.apply(Event::Peers(vec![b.clone()]));
     b.alive = false;
     world.apply(Event::Peers(vec![b]));
-    let effects = world.after(6_000).apply(Event::Tick);
+    let effects: Vec<Effect> = (0..6).flat_map(|_| world.after(1_000).apply(Event::Tick)).collect();
     assert!(effects.contains(&Effect::KeepWarm(Vec::new())), "{effects:?}");
 }
 
@@ -511,9 +511,10 @@ fn the_first_live_node_says_that_another_died_and_marks_it_offline() {
     let silent = || Peer { alive: false, ..peer("z", Role::Distribution) };
     world.apply(Event::Peers(vec![peer("z", Role::Distribution)]));
     assert_eq!(announced(&world.apply(Event::Peers(vec![silent()]))), ["node.suspected"]);
-    let effects = world.after(6_000).apply(Event::Tick);
+    // In one leap it would be this node that was held up.
+    let effects: Vec<Effect> = (0..6).flat_map(|_| world.after(1_000).apply(Event::Tick)).collect();
     assert_eq!(announced(&effects), ["node.state"]);
-    let offline = effects.iter().find_map(|e| if let Effect::Project(p) = e { Some(&p.offline) } else { None });
+    let offline = effects.iter().rev().find_map(|e| if let Effect::Project(p) = e { Some(&p.offline) } else { None });
     assert_eq!(offline.map(Vec::len), Some(1));
     // With an earlier node alive, this one leaves it to that.
     let mut second = World::serving(Role::Distribution);

@@ -97,6 +97,10 @@ impl Site {
             self.bytes += 1000;
             let sample = self.sample();
             self.apply(Event::Server(Ok(sample)));
+            // Those that live report anew.
+            for peer in self.peers.values_mut().filter(|peer| peer.alive) {
+                peer.load.iter_mut().for_each(|load| load.sampled.0 += 1000);
+            }
             self.apply(Event::Peers(self.peers.values().cloned().collect()));
             self.apply(Event::Tick);
         }

@@ -49,6 +49,10 @@ impl Played {
         for _ in 0..seconds * 2 {
             self.world.after(500);
             let at = self.world.now.mono;
+            // Those that live report anew.
+            for peer in self.peers.iter_mut().filter(|peer| peer.alive) {
+                peer.load.iter_mut().for_each(|load| load.sampled.0 += 500);
+            }
             self.event(Event::Server(Ok(ServerSample { at, ..ServerSample::default() })));
             self.event(Event::Peers(self.peers.clone()));
             self.event(Event::Tick);
