@@ -199,13 +199,8 @@ impl Config {
         ensure!(raw.rtsp, "rtsp is off: the stand-in serves nothing else, use the real MediaMTX");
         ensure!(raw.auth_method == "internal", "authMethod {}: the stand-in knows `internal` only", raw.auth_method);
         ensure!((1..=1 << 20).contains(&raw.write_queue_size), "writeQueueSize must be 1 to 1048576");
-        let unserved = [
-            ("rtmp", raw.rtmp),
-            ("hls", raw.hls),
-            ("webrtc", raw.webrtc),
-            ("srt", raw.srt),
-            ("moq", raw.moq),
-        ];
+        let unserved =
+            [("rtmp", raw.rtmp), ("hls", raw.hls), ("webrtc", raw.webrtc), ("srt", raw.srt), ("moq", raw.moq)];
         let users = raw.auth_internal_users.unwrap_or_else(default_users);
         for secret in users.iter().filter_map(|user| user.pass.as_deref()) {
             ensure!(!secret.starts_with("argon2:"), "argon2 passwords need the real MediaMTX");
@@ -301,6 +296,8 @@ impl PathConf {
             None if matches!(name.as_str(), "all_others" | "all") => Some(Regex::new(".+")?),
             None => None,
         };
+        let recorded = own.record.or(defaults.record).unwrap_or(false);
+        let recording = recorded.then(|| own.recording(defaults)).transpose()?;
         let source = own.source.or_else(|| defaults.source.clone()).filter(|source| source != "publisher");
         if let Some(source) = &source {
             ensure!(source.starts_with("rtsp://"), "path {name:?}: the stand-in pulls rtsp:// only, not {source}");
@@ -312,8 +309,8 @@ impl PathConf {
         let ten_seconds = Span(Duration::from_secs(10));
         let start = own.source_on_demand_start_timeout.or(defaults.source_on_demand_start_timeout);
         let close = own.source_on_demand_close_after.or(defaults.source_on_demand_close_after);
-        let recorded = own.record.or(defaults.record).unwrap_or(false);
         Ok(PathConf {
+            recording,
             on_demand,
             start_timeout: start.unwrap_or(ten_seconds).0,
             close_after: close.unwrap_or(ten_seconds).0,
@@ -322,7 +319,6 @@ impl PathConf {
                 .rpi_camera_text_overlay
                 .or_else(|| defaults.rpi_camera_text_overlay.clone())
                 .unwrap_or_else(|| "%Y-%m-%d %H:%M:%S - MediaMTX".to_owned()),
-            recording: recorded.then(|| own.recording(defaults)).transpose()?,
             name,
             source,
             regex,
@@ -343,7 +339,9 @@ impl RawPath {
         let pattern = pattern.map_or("./recordings/%path/%Y-%m-%d_%H-%M-%S-%f", String::as_str);
         let folder = pattern.rsplit_once('/').map(|(folder, _)| folder).filter(|folder| folder.ends_with("/%path"));
         Ok(recording::Settings {
-            folder: folder.context("recordPath: the stand-in wants a folder for each path, as .../%path/NAME")?.to_owned(),
+            folder: folder
+                .context("recordPath: the stand-in wants a folder for each path, as .../%path/NAME")?
+                .to_owned(),
             part: own_or(self.record_part_duration, defaults.record_part_duration, 1_000),
             segment: own_or(self.record_segment_duration, defaults.record_segment_duration, 3_600_000),
             delete_after: own_or(self.record_delete_after, defaults.record_delete_after, 86_400_000),

@@ -20,7 +20,7 @@ pub(super) struct Track {
 impl Track {
     /// The value of one of the parameters in `a=fmtp`.
     pub(super) fn format_parameter(&self, name: &str) -> Option<String> {
-        let (_, parameters) = self.media.get_first_attribute_value("fmtp").ok()??.split_once(' ')?;
+        let (_, parameters) = self.media.get_first_attribute_value("fmtp").flatten()?.split_once(' ')?;
         let mut pairs = parameters.split(';').filter_map(|pair| pair.trim().split_once('='));
         pairs.find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value.to_owned())
     }

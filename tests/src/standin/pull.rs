@@ -35,12 +35,7 @@ const MAX_REDIRECTS: usize = 10;
 const KEEPALIVE_PERIOD: Duration = Duration::from_secs(30);
 
 /// Pulls until the source ends or is not needed, or could not be started within its time; then the path is idle.
-pub(super) async fn run_on_demand(
-    server: Arc<Server>,
-    path: Arc<Path>,
-    conf: Arc<PathConf>,
-    url: String,
-) {
+pub(super) async fn run_on_demand(server: Arc<Server>, path: Arc<Path>, conf: Arc<PathConf>, url: String) {
     let give_up = Instant::now() + conf.start_timeout;
     let pulling = async {
         loop {

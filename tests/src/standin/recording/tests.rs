@@ -1,7 +1,8 @@
 use super::super::media;
 use super::*;
 
-const SDP: &[u8] = b"v=0\r\no=- 0 0 IN IP4 127.0.0.1\r\ns=x\r\nt=0 0\r\nm=video 0 RTP/AVP 96\r\na=rtpmap:96 H264/90000\r\n\
+const SDP: &[u8] =
+    b"v=0\r\no=- 0 0 IN IP4 127.0.0.1\r\ns=x\r\nt=0 0\r\nm=video 0 RTP/AVP 96\r\na=rtpmap:96 H264/90000\r\n\
     a=fmtp:96 packetization-mode=1; sprop-parameter-sets=Z0IACg==,aM4=; profile-level-id=42000A\r\n";
 
 fn recorder(folder: &std::path::Path, segment: Duration) -> Recorder {
