@@ -54,7 +54,7 @@ impl Node {
         let handed_over = self.draining.drain.iter().flat_map(Drain::cameras);
         let known = self.recording_use.last_read.keys().map(|(_, stream)| stream);
         let streams: BTreeSet<&StreamName> = own.chain(handed_over).chain(known).collect();
-        let theirs = self.fleet.members().flat_map(|member| &member.peer.streams);
+        let theirs = self.fleet.members().flat_map(|member| member.peer.streams.iter());
         let theirs = theirs.filter(|report| streams.contains(&report.name));
         let theirs = theirs.flat_map(|report| report.legs.iter().map(|leg| (leg.worker.clone(), report.name.clone())));
         let here = self.server.readers.legs.iter().map(|leg| (leg.worker.clone(), leg.stream.clone()));

@@ -37,6 +37,8 @@ async fn a_worker_has_every_frame(server: ServerBinary) -> Result<()> {
     let mut lab = Lab::builder().cameras([CameraKind::H264WithBFrames]).server(server).start().await?;
     let truth = lab.record_camera("cam1").await?;
     wait_for("the camera's frames", WITHIN, async || if truth.receives() { Ok(()) } else { Err("none") }).await?;
+    // Each is asked for what was sent until its own last frame: what came after the kills is nobody's.
+    let started = Instant::now();
     let mut worker = WorkerProcess::start(&lab, "anpr-1", "cam1", None, true)?;
     for (frames, pause) in LIVES {
         more(&worker, frames).await?;
@@ -47,14 +49,12 @@ async fn a_worker_has_every_frame(server: ServerBinary) -> Result<()> {
     more(&worker, 60).await?;
     let copy = a_copy_takes_over(&lab, &mut worker).await?;
     let alone = without_redis(&mut lab).await?;
-    // What was sent after the kills is nobody's.
-    let ended = Instant::now();
     let (first, copy, alone) = (worker.log()?, copy.log()?, alone.lives()?);
     tokio::time::sleep(Duration::from_millis(1500)).await;
     let truth = truth.stop().await.arrivals;
 
     let lives = Lives::of(&first)?;
-    let found = compare::compare(&truth, &lives.frames, lives.frames.first().map_or(ended, |frame| frame.at))?;
+    let found = compare::compare(&truth, &lives.frames, started)?;
     ensure!((found.lost, found.duplicated, found.out_of_order, found.foreign) == (0, 0, 0, 0), "{found:#?} {lives:?}");
     let resumed = lives.starts.iter().filter(|start| start.starts_with("resumed ")).count();
     ensure!(resumed == LIVES.len() && lives.starts[0] == "live", "{:?}", lives.starts);
@@ -63,12 +63,12 @@ async fn a_worker_has_every_frame(server: ServerBinary) -> Result<()> {
     ensure!(lives.best_rate.is_none_or(|rate| rate > 1.0), "slower than real time: {:?}", lives.best_rate);
 
     let both = Lives::of(&(first + &copy))?;
-    let found = compare::compare(&truth, &both.frames, both.frames.first().map_or(ended, |frame| frame.at))?;
+    let found = compare::compare(&truth, &both.frames, started)?;
     ensure!((found.lost, found.foreign) == (0, 0) && found.duplicated <= OVERLAP, "{found:#?}");
     ensure!(both.gaps.is_empty() && both.errors.len() == 1, "{:?} {:?}", both.gaps, both.errors);
     ensure!(both.errors[0].contains("another copy of worker anpr-1"), "{:?}", both.errors);
 
-    let found = compare::compare(&truth, &alone.frames, alone.frames.first().map_or(ended, |frame| frame.at))?;
+    let found = compare::compare(&truth, &alone.frames, started)?;
     ensure!((found.lost, found.duplicated, found.out_of_order, found.foreign) == (0, 0, 0, 0), "{found:#?} {alone:?}");
     ensure!(alone.starts[0].starts_with("unknown ") && alone.starts[1].starts_with("resumed "), "{:?}", alone.starts);
     notes::ran(&format!(

@@ -19,7 +19,7 @@ fn recorder(folder: &std::path::Path, segment: Duration) -> Recorder {
 fn record(recorder: &mut Recorder, frames: std::ops::Range<u32>) {
     for number in frames {
         let payload = if number % 25 == 0 { [0x65, number as u8] } else { [0x41, number as u8] };
-        recorder.write(u32::MAX - 4_000 + number * 3_600, true, &payload);
+        recorder.write((u32::MAX - 4_000).wrapping_add(number * 3_600), true, &payload);
     }
 }
 
