@@ -369,7 +369,7 @@ impl Node {
             known_pollers: self.balancers.known(),
             last_new_session: self.server.last_new_session,
             candidates: self.candidates(self.role()),
-            ingestion: (self.role() == Role::Ingestion).then(|| self.ingestion_side(now.mono)),
+            ingestion: (self.role() == Role::Ingestion).then(|| self.ingestion_side()),
         }
     }
 

@@ -4,13 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use mtxfleet_drain::{Drain, IngestionSide, ObservedCamera, ObservedLeg, Owner, Pull};
 use mtxfleet_leader::Member;
-use mtxfleet_wire::{CameraEnd, CameraSource, Mono, NodeId, NodeState, Role, StreamName, StreamReport};
+use mtxfleet_wire::{CameraEnd, CameraSource, NodeId, NodeState, Role, StreamName, StreamReport};
 
 use super::Node;
 use super::sample::PathSample;
 
 impl Node {
-    pub(super) fn ingestion_side(&self, now: Mono) -> IngestionSide {
+    pub(super) fn ingestion_side(&self) -> IngestionSide {
         let cameras: Vec<ObservedCamera> =
             self.server.sample.paths.iter().filter_map(|path| self.camera(path)).collect();
         let of_drain = self.draining.drain.iter().flat_map(Drain::cameras);
@@ -20,7 +20,7 @@ impl Node {
             legs_at_owners: self.legs_at_owners(&streams),
             distribution: self.candidates(Role::Distribution),
             owners: self.next_owners(&streams),
-            recording_readers: self.recording_use.wanted_by(now),
+            recording_readers: self.recording_use.wanted_by(),
             cameras,
         }
     }

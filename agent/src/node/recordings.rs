@@ -12,9 +12,6 @@ use super::Node;
 /// As far back as a recording reaches as rendered (`delete_after` of crate `mediamtx-config`).
 const REACH: Duration = Duration::from_secs(300);
 
-/// A leg that is opened anew is seen by the node it is on, and then by gossip.
-const AWAY_AFTER: Duration = Duration::from_secs(2);
-
 /// Workers and streams remembered; more are not waited for.
 const MOST: usize = 10_000;
 
@@ -23,6 +20,8 @@ pub(super) struct RecordingUse {
     /// Answers under way.
     pub fetching: u32,
     last_read: BTreeMap<(WorkerId, StreamName), Mono>,
+    /// When that was last looked at.
+    looked: Mono,
 }
 
 impl RecordingUse {
@@ -33,16 +32,13 @@ impl RecordingUse {
             }
         }
         self.last_read.retain(|_, seen| now.since(*seen) <= REACH);
+        self.looked = now;
     }
 
-    /// Workers that fetch, or are away.
-    pub(super) fn wanted_by(&self, now: Mono) -> u32 {
-        let away: BTreeSet<&WorkerId> = self
-            .last_read
-            .iter()
-            .filter(|(_, seen)| now.since(**seen) > AWAY_AFTER)
-            .map(|((worker, _), _)| worker)
-            .collect();
+    /// Workers that fetch, or are away. One that is opening a leg anew counts as well, until that is seen.
+    pub(super) fn wanted_by(&self) -> u32 {
+        let away = self.last_read.iter().filter(|(_, seen)| **seen < self.looked);
+        let away: BTreeSet<&WorkerId> = away.map(|((worker, _), _)| worker).collect();
         self.fetching + u32::try_from(away.len()).unwrap_or(u32::MAX - self.fetching)
     }
 }
@@ -79,13 +75,13 @@ mod tests {
     fn a_worker_that_went_away_is_waited_for_as_long_as_the_recording_reaches_and_one_that_reads_is_not() {
         let mut used = RecordingUse::default();
         used.see(at(0), [worker("a"), worker("b")].into_iter());
-        assert_eq!(used.wanted_by(at(1)), 0, "it opens its leg anew");
+        assert_eq!(used.wanted_by(), 0);
         used.see(at(10), [worker("b")].into_iter());
-        assert_eq!(used.wanted_by(at(10)), 1);
+        assert_eq!(used.wanted_by(), 1);
         used.fetching = 2;
-        assert_eq!(used.wanted_by(at(10)), 3);
+        assert_eq!(used.wanted_by(), 3);
         used.see(at(301), [worker("b")].into_iter());
-        assert_eq!(used.wanted_by(at(301)), 2);
+        assert_eq!(used.wanted_by(), 2);
     }
 
     #[test]

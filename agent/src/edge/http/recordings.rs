@@ -110,12 +110,15 @@ impl Recordings {
             }
         }
         let answer = request.timeout(ANSWER_WITHIN).send().await.map_err(|error| chain(&error))?;
-        match answer.status() {
+        let status = answer.status();
+        let body = bounded(answer, LIST_BYTES).await?;
+        match status {
             StatusCode::NOT_FOUND => return Ok(Vec::new()),
+            // So it says of a stream that it never had: there is no folder.
+            StatusCode::BAD_REQUEST if holds(&body, "no such file or directory") => return Ok(Vec::new()),
             StatusCode::OK => {}
             status => return Err(format!("MediaMTX's playback server answered {status}")),
         }
-        let body = bounded(answer, LIST_BYTES).await?;
         let entries: Vec<Entry> = serde_json::from_slice(&body).map_err(|error| error.to_string())?;
         let span = |entry: Entry| {
             let start = rfc3339::parse(&entry.start)?;
@@ -330,6 +333,10 @@ async fn bounded(mut answer: reqwest::Response, most: usize) -> Result<Vec<u8>, 
         body.extend_from_slice(&piece);
     }
     Ok(body)
+}
+
+fn holds(body: &[u8], text: &str) -> bool {
+    String::from_utf8_lossy(body).contains(text)
 }
 
 fn name(stream: String) -> Result<StreamName, ApiError> {

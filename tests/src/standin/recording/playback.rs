@@ -213,7 +213,11 @@ fn folder(
         return Err(api::unauthorized(unauthorized));
     }
     let settings = server.recording_of(path).ok_or_else(|| bad("path is not configured, or not recorded"))?;
-    settings.folder_of(path).ok_or_else(|| bad("invalid path name"))
+    let folder = settings.folder_of(path).ok_or_else(|| bad("invalid path name"))?;
+    match folder.is_dir() {
+        true => Ok(folder),
+        false => Err(bad(&format!("lstat {}: no such file or directory", folder.display()))),
+    }
 }
 
 fn none() -> ApiError {

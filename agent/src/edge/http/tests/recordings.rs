@@ -23,6 +23,8 @@ async fn playback_server() -> url::Url {
             }
             "broken" => (StatusCode::INTERNAL_SERVER_ERROR, String::new()),
             "odd" => (StatusCode::OK, "<html>".to_owned()),
+            "never" => (StatusCode::BAD_REQUEST, r#"{"error":"lstat /r/never: no such file or directory"}"#.into()),
+            "refused" => (StatusCode::BAD_REQUEST, r#"{"error":"invalid start"}"#.into()),
             _ => (StatusCode::NOT_FOUND, String::new()),
         }
     };
@@ -139,7 +141,10 @@ async fn what_cannot_be_had_is_an_error_that_says_so() {
     ] {
         assert_eq!(got(&distribution, &path, Some("worker")).await.0, status, "{path}");
     }
-    for stream in ["broken", "odd"] {
+    let (_, body) = got(&ingestion, "/v1/recordings/never", Some("worker")).await;
+    let view: RecordingsView = serde_json::from_slice(&body).expect("a view");
+    assert_eq!((view.spans.len(), view.unanswered.len()), (0, 0), "it never had the stream: {view:?}");
+    for stream in ["broken", "odd", "refused"] {
         let (_, body) = got(&ingestion, &format!("/v1/recordings/{stream}"), Some("worker")).await;
         let view: RecordingsView = serde_json::from_slice(&body).expect("a view");
         assert_eq!((view.spans.len(), view.unanswered.len()), (0, 1), "silence is not taken for nothing: {view:?}");
