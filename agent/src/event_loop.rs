@@ -4,6 +4,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use mtxfleet_leader::cloud::CloudError;
@@ -70,6 +71,8 @@ pub struct Edges {
     pub terms_file: StateFile<Terms>,
     pub controls_file: StateFile<SavedControls>,
     pub machine: MachineSampler,
+    /// Answers from this node's recordings that are under way.
+    pub recordings_fetched: Arc<AtomicU32>,
     pub forwarder: Forwarder,
     pub availability: AvailabilityFile,
     /// `mediamtx.restart_command`; empty where none is configured.
@@ -381,8 +384,11 @@ impl EventLoop {
         if self.machine_read.is_none_or(|read| read.elapsed() >= MACHINE_EVERY) {
             self.machine_read = Some(Instant::now());
             let sample = self.edges.machine.sample();
-            let effects = self.node.apply(self.now(), Event::Machine(sample));
-            self.perform(effects).await;
+            let fetched = self.edges.recordings_fetched.load(Ordering::Relaxed);
+            for event in [Event::Machine(sample), Event::RecordingsFetched(fetched)] {
+                let effects = self.node.apply(self.now(), event);
+                self.perform(effects).await;
+            }
         }
     }
 

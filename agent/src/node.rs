@@ -27,6 +27,7 @@ pub mod neighbours;
 pub mod orchestrating;
 pub mod publishing;
 pub mod readers;
+mod recordings;
 mod replacing;
 pub mod sample;
 pub mod traffic;
@@ -57,6 +58,7 @@ use neighbours::Neighbours;
 use orchestrating::Orchestrating;
 use publishing::{Said, stream_reports};
 use readers::{AnonymousRtsp, Readers};
+use recordings::RecordingUse;
 use sample::{MachineSample, ServerProblem, ServerSample};
 use traffic::Traffic;
 
@@ -123,6 +125,7 @@ pub struct Node {
     said_health: HealthReport,
     availability: Availabilities,
     replacing: replacing::Replacing,
+    recording_use: RecordingUse,
     started: Mono,
     said: Said,
     events_made: u64,
@@ -170,6 +173,7 @@ impl Node {
             said_health: HealthReport::default(),
             availability: Availabilities::new(None, now.wall),
             replacing: replacing::Replacing::new(),
+            recording_use: RecordingUse::default(),
             started: now.mono,
             said: Said::default(),
             events_made: 0,
@@ -198,10 +202,14 @@ impl Node {
             Event::Tick | Event::Server(_) | Event::Peers(_) | Event::Inventory(_) | Event::PathsCompared(_)
         );
         match event {
-            Event::Tick => self.look_after_health(now, &mut effects),
+            Event::Tick => {
+                self.look_after_health(now, &mut effects);
+                self.note_recording_use(now.mono);
+            }
             Event::Checked(seen) => self.checked(now.mono, seen),
             Event::Server(look) => self.see_server(now, look),
             Event::Machine(sample) => self.machine = sample,
+            Event::RecordingsFetched(now) => self.recording_use.fetching = now,
             Event::Peers(peers) => self.see_peers(now, peers, &mut effects),
             Event::Registry { reachable } => self.registry_reachable = reachable,
             Event::Admission { drain, answer } => self.admission_answered(now, &drain, answer, &mut effects),

@@ -71,7 +71,7 @@ pub struct Status {
 pub struct ReplayStatus {
     /// How far the last frame handed over lies behind the camera, in steps of 100 ms.
     pub backlog: Duration,
-    /// Seconds of recording handed over in a second, since it began; `None` in its first half second. Above 1 it
+    /// Seconds of recording handed over in a second, since it began; `None` in its first fifth of a second. Above 1 it
     /// catches up.
     pub rate: Option<f64>,
 }

@@ -41,7 +41,7 @@ pub struct IngestionSide {
     pub distribution: Vec<Candidate>,
     /// Healthy ingestion nodes that have a camera's stream too, and deliver it.
     pub owners: BTreeMap<StreamName, Owner>,
-    /// Workers that still read this node's recordings.
+    /// Workers that still read this node's recordings, or read its cameras and are away: they may want to.
     pub recording_readers: u32,
 }
 

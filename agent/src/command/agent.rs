@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
 
 use anyhow::Context;
 use mtxfleet_wire::{NodeFacts, Role, RunId, SCHEMA, Terms, UnixMillis};
@@ -118,6 +119,7 @@ async fn run(config: Config) -> anyhow::Result<()> {
         watch::channel(Arc::new(Snapshot::starting(config.cluster.name.as_str(), &node_id, started)));
     let (requests, http) = mpsc::channel(64);
     let secret = |secret: &Option<Secret>| secret.as_ref().map(|secret| secret.expose().to_owned());
+    let recordings_fetched = Arc::<AtomicU32>::default();
     let http_settings = HttpSettings {
         listen: config.http.listen,
         token: secret(&config.http.token),
@@ -126,6 +128,7 @@ async fn run(config: Config) -> anyhow::Result<()> {
             server: (config.node.role == Role::Ingestion).then(|| config.mediamtx.playback.clone()),
             credentials: config.cluster.key.fleet_credentials(),
             token: secret(&config.http.worker_token).or_else(|| secret(&config.http.token)),
+            fetched: Arc::clone(&recordings_fetched),
         },
     };
     let listen = http_settings.listen;
@@ -174,6 +177,7 @@ async fn run(config: Config) -> anyhow::Result<()> {
         terms_file,
         controls_file,
         machine: MachineSampler::new(config.mediamtx.recording_dir.clone()),
+        recordings_fetched,
         forwarder,
         availability,
         restart_command: config.mediamtx.restart_command.clone(),

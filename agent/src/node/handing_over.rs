@@ -20,7 +20,7 @@ impl Node {
             legs_at_owners: self.legs_at_owners(&streams),
             distribution: self.candidates(Role::Distribution),
             owners: self.next_owners(&streams),
-            recording_readers: 0,
+            recording_readers: self.recording_use.wanted_by(),
             cameras,
         }
     }
