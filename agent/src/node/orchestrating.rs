@@ -168,12 +168,13 @@ impl Node {
             return;
         }
         let counted = self.counted();
-        let waits = |last: &Steering| {
-            let is_soon = now.mono.since(last.at) < STEER_AT_MOST_EVERY;
-            is_soon || counted == last.counted && now.mono < last.next
-        };
-        if self.orchestrating.steered.as_ref().is_some_and(waits) {
-            return;
+        if let Some(last) = &mut self.orchestrating.steered {
+            if counted != last.counted {
+                last.next = last.next.min(last.at + STEER_AT_MOST_EVERY);
+            }
+            if now.mono < last.next {
+                return;
+            }
         }
         let Some(mut orchestrator) = self.orchestrating.orchestrator.take() else { return };
         if let Some(plan) = self.orchestrating.plans.get(&role) {
