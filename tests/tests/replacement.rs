@@ -97,10 +97,11 @@ async fn machines_that_die_break_or_never_speak_are_each_replaced_by_one_and_a_s
         mediamtx: "restart_command = [\"true\"]\nrestart_back_off = \"500ms\"\n".to_owned(),
         ..Settings::default()
     };
-    let builder = Lab::builder().cameras([CameraKind::H264WithBFrames]).settings(settings).cloud(cloud);
+    let builder =
+        Lab::builder().cameras([CameraKind::H264WithBFrames, CameraKind::H264]).settings(settings).cloud(cloud);
     let lab = builder.start().await.expect("a fleet");
     let cloud = lab.cloud().expect("it has one");
-    let audience = Audience::gather(&lab, PerCamera { workers: 2, controls: 0, viewers: 0 }).await.expect("workers");
+    let audience = Audience::gather(&lab, PerCamera { workers: 1, controls: 0, viewers: 0 }).await.expect("workers");
     let nodes = lab.wait_cloud_nodes(NODES as usize, WITHIN).await.expect("all serve");
     let leader = wait_for("a leader", WITHIN, async || lab.distribution_leader().await).await.expect("elected");
     let legs = lab.legs().await.expect("legs");
@@ -180,6 +181,8 @@ async fn machines_that_die_break_or_never_speak_are_each_replaced_by_one_and_a_s
     match lab.server.kind {
         ServerKind::Real { .. } => {
             assert_eq!(results.imperfect().collect::<Vec<_>>().len(), 0, "{:#?}", results.workers);
+            let counters = results.workers.iter().filter_map(|worker| worker.counters);
+            assert!(counters.map(|c| c.replayed).sum::<u64>() > 0, "no crash met a worker: {:#?}", results.workers);
         }
         // It records nothing, so what passed in a crash is lost, and told.
         ServerKind::StandIn => {

@@ -123,8 +123,7 @@ impl Node {
             if present > desired {
                 notes.push(counts);
             } else if let Some(short) = progress.short_for.filter(|short| *short >= cloud.boot_deadline) {
-                // Each minute is news, each second is not.
-                notes.push(format!("{counts}, and has launched none for {} min", short.as_secs() / 60));
+                notes.push(format!("{counts}, and has launched none for {} s", short.as_secs()));
             }
         }
         notes.extend(self.replacing.notes());

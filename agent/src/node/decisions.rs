@@ -67,6 +67,7 @@ struct Kind {
     outcome: Outcome,
     rule: Rule,
     reasons: Vec<Discriminant<Reason>>,
+    /// Without their numbers, which grow by the second.
     notes: Vec<String>,
     counted: [u32; 4],
     victims: Vec<NodeId>,
@@ -85,7 +86,7 @@ impl DecisionLog {
             outcome: decision.outcome,
             rule: decision.rule,
             reasons: decision.reasons.iter().map(std::mem::discriminant).collect(),
-            notes: made.notes.clone(),
+            notes: made.notes.iter().map(|note| note.replace(|c: char| c.is_ascii_digit(), "")).collect(),
             counted: [seen.serving, seen.launching, seen.draining, seen.unhealthy],
             victims: steered.victims.iter().map(|(node, _)| node.clone()).collect(),
         };
