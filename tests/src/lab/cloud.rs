@@ -302,7 +302,8 @@ impl Lab {
         let seen_by = self.of_role(Role::Ingestion).next().context("the lab has no ingestion node")?;
         let fleet = seen_by.agent.fleet().await?;
         let node = |member: mtxfleet_wire::MemberView| {
-            let facts = member.facts.filter(|_| member.liveness == Liveness::Alive)?;
+            let is_own = self.nodes.iter().any(|own| own.id == member.node);
+            let facts = member.facts.filter(|_| member.liveness == Liveness::Alive && !is_own)?;
             let api = Api { node: member.node.clone(), url: facts.http, token: self.token.clone() };
             let (id, rtsp) = (member.node, facts.rtsp);
             Some(CloudNode { id, instance: facts.instance?, state: member.load?.state, rtsp, api })
