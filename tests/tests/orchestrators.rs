@@ -35,10 +35,10 @@ gain = 0
 cpu_limit = 0
 ";
     Settings {
-        cameras: String::new(),
         drain: "viewer_window = \"25s\"\nviewer_cut = \"5s\"\n".to_owned(),
         plain_readers_are_viewers: true,
         more: more.to_owned(),
+        ..Settings::default()
     }
 }
 

@@ -68,6 +68,9 @@ impl Played {
         for _ in 0..seconds * 2 {
             self.world.after(500);
             let at = self.world.now.mono;
+            for load in self.peers.iter_mut().filter_map(|peer| peer.load.as_mut()) {
+                load.sampled.0 += 500;
+            }
             self.event(Event::Server(Ok(ServerSample { at, ..ServerSample::default() })));
             self.event(Event::Peers(self.peers.clone()));
             self.event(Event::Tick);
@@ -204,8 +207,11 @@ fn an_instance_whose_agent_never_speaks_is_replaced_once_it_is_overdue_and_nothi
     };
     settings.orchestrator = Some(mtxfleet_leader::Orchestrator::new(Role::Distribution, policy).expect("good"));
     let mut played = Played::with(settings, &["b", "c"]);
+    // What was short of the least is launched, and mute.
     played.group.push("mute");
-    (played.age, played.desired) = (0, Vec::new());
+    played.age = 0;
+    played.run(5);
+    played.desired.clear();
     // It is listed anew every second, a second older.
     for second in 0..290 {
         played.age = second;
