@@ -4,14 +4,14 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use mtxfleet_leader::cloud::InstanceState;
-use mtxfleet_wire::{DecisionView, OutcomeView, Role};
+use mtxfleet_wire::{DecisionView, NodeId, OutcomeView, Role};
 use serde::Serialize;
 
 use super::{chart, progress};
 use crate::lab::Lab;
 use crate::lab::audience::{Audience, PerCamera, Results};
 use crate::lab::camera::CameraKind;
-use crate::lab::cloud::CloudSettings;
+use crate::lab::cloud::{CloudNode, CloudSettings};
 use crate::lab::node::Settings;
 use crate::lab::reader::ReconnectingReader;
 use crate::lab::wait::{PATIENCE, wait_for};
@@ -44,13 +44,9 @@ const READERS_PER_NODE: u32 = 10;
 const MIN: u32 = 2;
 const MAX: u32 = 6;
 
-/// When most nodes are there, AI workers come as well and stay for the night, one after the other until more nodes have
-/// workers than will be left: an orchestrator takes the cheapest first, and workers are to be on nodes that go.
-const EVENING: f64 = 19.7;
-const NIGHT_SHIFT: usize = 8;
-
-/// From one worker to the next: where the last one reads is known by then.
-const WORKER_EVERY: Duration = Duration::from_secs(2);
+/// From this hour on nodes without a worker are protected until one with workers has been chosen to go: the evening is to
+/// show that workers survive it. (By itself an orchestrator takes the cheapest first: those without.)
+const EVENING: f64 = 21.0;
 
 /// Viewers join and leave in steps of this.
 const STEP: Duration = Duration::from_millis(250);
@@ -126,11 +122,12 @@ pub(super) async fn run(server: Option<ServerBinary>) -> Result<(Lab, Day)> {
         builder = builder.server(server);
     }
     let lab = builder.start().await?;
-    let mut audience = Audience::gather(&lab, AUDIENCE).await?;
+    let audience = Audience::gather(&lab, AUDIENCE).await?;
     progress::day_begins(&lab, &audience, MIN, MAX, READERS_PER_NODE, began.elapsed());
 
-    let mut watch = Watch::new(&lab);
-    let mut night_shift = NightShift::default();
+    let steady = (audience.workers.len() + audience.controls.len()) as u32;
+    let mut watch = Watch::new(&lab, steady);
+    let mut kept: Option<Kept> = None;
     let mut viewers: Vec<ReconnectingReader> = Vec::new();
     let midnight = tokio::time::Instant::now();
     let mut steps = tokio::time::interval(STEP);
@@ -146,10 +143,15 @@ pub(super) async fn run(server: Option<ServerBinary>) -> Result<(Lab, Day)> {
         while viewers.len() < wanted {
             viewers.push(lab.plain_reader(favourite(&lab, viewers.len())));
         }
-        watch.look(hour.min(24.0), viewers.len() + audience.workers.len() + audience.controls.len()).await?;
-        if hour >= EVENING {
-            night_shift.look(&lab, &mut audience).await?;
+        watch.look(hour.min(24.0), viewers.len()).await?;
+        match &mut kept {
+            None if hour >= EVENING => kept = Some(Kept::begin(&lab, watch.drained).await?),
+            Some(kept) if watch.drained > kept.drained_before => kept.end().await?,
+            _ => {}
         }
+    }
+    if let Some(kept) = &mut kept {
+        kept.end().await?;
     }
     // The last drains of the evening are seen to their end.
     let cloud = lab.cloud()?;
@@ -159,7 +161,7 @@ pub(super) async fn run(server: Option<ServerBinary>) -> Result<(Lab, Day)> {
         Ok(())
     })
     .await?;
-    watch.last_look(viewers.len() + audience.workers.len() + audience.controls.len()).await?;
+    watch.last_look(viewers.len()).await?;
     audience.wait_for_more(25, PATIENCE).await?;
     drop(viewers);
     progress::note("Comparing what every reader got with what its camera sent ...");
@@ -171,30 +173,30 @@ pub(super) async fn run(server: Option<ServerBinary>) -> Result<(Lab, Day)> {
     Ok((lab, day))
 }
 
-/// AI workers that come in the evening.
-#[derive(Debug, Default)]
-struct NightShift {
-    came: usize,
-    last: Option<Instant>,
-    done: bool,
+/// Nodes that are protected for a while.
+struct Kept {
+    nodes: Vec<CloudNode>,
+    /// Nodes chosen to be drained before that.
+    drained_before: u32,
 }
 
-impl NightShift {
-    async fn look(&mut self, lab: &Lab, audience: &mut Audience) -> Result<()> {
-        if self.done || self.last.is_some_and(|last| last.elapsed() < WORKER_EVERY) {
-            return Ok(());
+impl Kept {
+    async fn begin(lab: &Lab, drained_before: u32) -> Result<Self> {
+        let with_workers: Vec<NodeId> =
+            lab.legs().await?.into_iter().filter(|(_, legs)| *legs > 0).map(|(node, _)| node).collect();
+        let mut nodes = lab.cloud_nodes().await?;
+        nodes.retain(|node| !with_workers.contains(&node.id));
+        for node in &nodes {
+            node.api.protect(true).await?;
         }
-        let nodes = lab.legs().await?.iter().filter(|(_, legs)| *legs > 0).count();
-        if nodes > MIN as usize || self.came == NIGHT_SHIFT {
-            self.done = true;
-            progress::night_shift(self.came, nodes);
-            return Ok(());
+        progress::kept(&nodes.iter().map(|node| node.id.as_str()).collect::<Vec<_>>());
+        Ok(Self { nodes, drained_before })
+    }
+
+    async fn end(&mut self) -> Result<()> {
+        for node in std::mem::take(&mut self.nodes) {
+            node.api.protect(false).await?;
         }
-        // The least watched first: its viewers are on one node, and that is seldom where the others are.
-        let camera = &lab.cameras[lab.cameras.len() - 1 - self.came % lab.cameras.len()].name;
-        self.came += 1;
-        audience.workers.push(lab.worker(&format!("worker-night-{}", self.came), camera).await?);
-        self.last = Some(Instant::now());
         Ok(())
     }
 }
@@ -217,6 +219,8 @@ fn viewers_at(hour: f64) -> usize {
 /// Looks at the fleet as the hours pass, and tells what changed.
 struct Watch<'a> {
     lab: &'a Lab,
+    /// Readers that stay all day.
+    steady: u32,
     looked: Option<Instant>,
     looks: Vec<Look>,
     node_seconds: f64,
@@ -228,9 +232,10 @@ struct Watch<'a> {
 }
 
 impl<'a> Watch<'a> {
-    fn new(lab: &'a Lab) -> Self {
+    fn new(lab: &'a Lab, steady: u32) -> Self {
         Self {
             lab,
+            steady,
             looked: None,
             looks: Vec::new(),
             node_seconds: 0.0,
@@ -241,7 +246,7 @@ impl<'a> Watch<'a> {
         }
     }
 
-    async fn look(&mut self, hour: f64, readers: usize) -> Result<()> {
+    async fn look(&mut self, hour: f64, viewers: usize) -> Result<()> {
         if self.looked.is_some_and(|looked| looked.elapsed() < LOOK) {
             return Ok(());
         }
@@ -251,7 +256,7 @@ impl<'a> Watch<'a> {
         let serving = group.instances.iter().filter(|i| i.state == InstanceState::InService).count() as u32;
         self.node_seconds += since * f64::from(paid);
         self.seconds += since;
-        let look = Look { hour, readers: readers as u32, paid, serving };
+        let look = Look { hour, readers: viewers as u32 + self.steady, paid, serving };
         self.looks.push(look);
         for decision in self.news().await? {
             match decision.outcome {
@@ -264,9 +269,9 @@ impl<'a> Watch<'a> {
         Ok(())
     }
 
-    async fn last_look(&mut self, readers: usize) -> Result<()> {
+    async fn last_look(&mut self, viewers: usize) -> Result<()> {
         self.looked = self.looked.and_then(|looked| looked.checked_sub(LOOK));
-        self.look(24.0, readers).await
+        self.look(24.0, viewers).await
     }
 
     /// Decisions since the last look that do something.

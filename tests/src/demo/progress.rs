@@ -125,7 +125,7 @@ pub(super) fn day_begins(lab: &Lab, audience: &Audience, min: u32, max: u32, per
     println!("  fleet     {} ingestion node, {min} to {max} distribution nodes from a local cloud", lab.nodes.len());
     println!("  policy    {per_node} readers for each node; up after 2 s, down after 8 s below");
     println!(
-        "  readers   {} AI workers and {} plain readers all day, more workers in the evening; 4 to 40 viewers",
+        "  readers   {} AI workers and {} plain readers all day; 4 to 40 viewers more",
         audience.workers.len(),
         audience.controls.len()
     );
@@ -147,8 +147,10 @@ pub(super) fn decided(look: &Look, decision: &DecisionView) {
     println!("  {hour:02}:{minute:02}  {:>3} readers  {} nodes  {what:<12} {why}", look.readers, look.serving);
 }
 
-pub(super) fn night_shift(came: usize, nodes: usize) {
-    println!("         {came} AI workers have come for the night; {nodes} nodes have workers now");
+pub(super) fn kept(nodes: &[&str]) {
+    if !nodes.is_empty() {
+        println!("  21:00  {} protected until a node with AI workers has been chosen to go", nodes.join(", "));
+    }
 }
 
 pub(super) fn day_ends(day: &Day) {

@@ -101,7 +101,7 @@ impl fmt::Display for Verdict {
             if day.holds {
                 writeln!(
                     f,
-                    "OK: the cluster followed a tenfold day; {} workers that stayed attached moved {} times. \
+                    "OK: the cluster followed a tenfold day; {} workers attached all along moved {} times. \
                      Frames sent to them: {}; lost by workers: {}.",
                     day.workers, day.handovers, day.frames, day.lost
                 )?;
