@@ -42,6 +42,8 @@ use crate::node::{Node, Now};
 const BRISK: Duration = Duration::from_millis(100);
 /// A look at MediaMTX during a drain.
 const BRISK_LOOK: Duration = Duration::from_millis(200);
+/// Between two looks: how many sessions there are.
+const GLANCE_EVERY: Duration = Duration::from_millis(250);
 /// Machine figures are read this often.
 const MACHINE_EVERY: Duration = Duration::from_secs(1);
 /// Passing on a report, and leaving.
@@ -451,11 +453,13 @@ async fn from_some<T>(events: &mut Option<mpsc::Receiver<T>>) -> Option<T> {
     }
 }
 
-/// Looks at MediaMTX at the pace that is set, in a task of its own: a server that hangs holds nobody up.
+/// Looks at MediaMTX at the pace that is set, in a task of its own: a server that hangs holds nobody up. With `glances`,
+/// which a fleet that sizes itself needs, whoever comes or goes between two looks is seen at once.
 pub async fn look_at_server(
     mediamtx: Arc<MediaMtx>,
     clock: Clock,
     every: Duration,
+    glances: bool,
     mut pace: watch::Receiver<Pace>,
     looks: mpsc::Sender<Result<ServerSample, ServerProblem>>,
 ) {
@@ -466,18 +470,33 @@ pub async fn look_at_server(
         };
         let mut interval = tokio::time::interval(every);
         interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        // A session that has just been opened does not read yet: a moment later it does.
+        let mut again = false;
         loop {
             tokio::select! {
                 changed = pace.changed() => match changed {
                     Ok(()) => break,
                     Err(_) => return,
                 },
-                _ = interval.tick() => {}
+                _ = interval.tick() => again = false,
+                () = somebody_comes_or_goes(&mediamtx, &clock, again), if glances => {
+                    interval.reset();
+                    again = !again;
+                }
             }
             let look = mediamtx.sample(&clock).await;
             if looks.send(look).await.is_err() {
                 return;
             }
+        }
+    }
+}
+
+async fn somebody_comes_or_goes(mediamtx: &MediaMtx, clock: &Clock, surely: bool) {
+    loop {
+        tokio::time::sleep(GLANCE_EVERY).await;
+        if surely || mediamtx.glance(clock).await {
+            return;
         }
     }
 }

@@ -101,6 +101,8 @@ pub struct Settings {
     pub own_rtsp: String,
     /// A command is configured that starts MediaMTX again.
     pub can_restart_server: bool,
+    /// From its first restart to the second.
+    pub restart_back_off: Duration,
 }
 
 #[derive(Debug)]
@@ -169,10 +171,10 @@ impl Node {
             carrying_out: CarryingOut::default(),
             controls: Controls::new(std::mem::take(&mut settings.controls)),
             cloud: settings.cloud.map(|cloud| Cloud::new(cloud, &settings.facts)),
-            health: Health::new(now.mono, settings.can_restart_server),
+            health: Health::new(now.mono, settings.can_restart_server, settings.restart_back_off),
             said_health: HealthReport::default(),
             availability: Availabilities::new(None, now.wall),
-            replacing: replacing::Replacing::new(),
+            replacing: replacing::Replacing::new(settings.cloud.map(|cloud| cloud.boot_deadline)),
             recording_use: RecordingUse::default(),
             started: now.mono,
             said: Said::default(),

@@ -153,7 +153,14 @@ async fn run(config: Config) -> anyhow::Result<()> {
     let (checked_in, checked) = mpsc::channel(8);
     let (pace, paces) = watch::channel(Pace::Calm);
     let (looks_in, looks) = mpsc::channel(1);
-    tokio::spawn(look_at_server(Arc::clone(&mediamtx), clock, config.mediamtx.sample_every, paces, looks_in));
+    tokio::spawn(look_at_server(
+        Arc::clone(&mediamtx),
+        clock,
+        config.mediamtx.sample_every,
+        config.orchestrator.enabled,
+        paces,
+        looks_in,
+    ));
 
     let forwarder = Forwarder {
         client: reqwest::Client::builder().build()?,
@@ -237,6 +244,7 @@ fn node_settings(config: &Config, facts: NodeFacts, terms: Terms, controls: Save
             .map(|cloud| CloudSettings { poll_every: cloud.poll_every, boot_deadline: cloud.boot_deadline }),
         own_rtsp: config.mediamtx.rtsp.clone(),
         can_restart_server: !config.mediamtx.restart_command.is_empty(),
+        restart_back_off: config.mediamtx.restart_back_off,
     }
 }
 

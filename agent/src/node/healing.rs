@@ -110,7 +110,10 @@ impl Node {
         }
         for member in self.fleet.members() {
             let Some(load) = &member.peer.load else { continue };
-            if load.state != NodeState::Offline {
+            // A node that falls silent in its drain was ended by whoever drained it, before it could say that it is done.
+            let has_left = load.state == NodeState::Offline
+                || load.state == NodeState::Draining && member.liveness != Liveness::Alive;
+            if !has_left {
                 let up = member.liveness == Liveness::Alive && load.server == ServerHealth::Up && !load.is_broken();
                 seen.push((Subject::Node(member.peer.node.to_string()), up));
             }

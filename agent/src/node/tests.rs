@@ -65,6 +65,7 @@ pub(super) fn settings(role: Role) -> Settings {
         cloud: None,
         own_rtsp: "127.0.0.1:8554".into(),
         can_restart_server: true,
+        restart_back_off: Duration::from_secs(30),
     }
 }
 
@@ -609,4 +610,38 @@ fn availability_is_watched_once_settled_and_not_while_this_node_is_cut_off() {
     let silent = |name| Peer { alive: false, ..peer(name, Role::Distribution) };
     world.apply(Event::Peers(vec![silent("b"), silent("c")]));
     assert_eq!(run(&mut world, 30), known, "it hears nobody: it is the one that is away");
+}
+
+#[test]
+fn a_node_that_the_fleet_launched_and_ended_was_available_as_long_as_it_was_watched() {
+    let mut world = World::serving(Role::Distribution);
+    let mut told = peer("d", Role::Distribution);
+    let mut run = |told: &Peer, seconds: u64| {
+        for _ in 0..seconds {
+            world.after(1_000).look(&[]);
+            let others = ["b", "c"].map(|name| peer(name, Role::Distribution));
+            world.apply(Event::Peers(others.into_iter().chain([told.clone()]).collect()));
+            world.apply(Event::Tick);
+        }
+        let record = world.node.availability_record();
+        record
+            .kept
+            .into_iter()
+            .find(|(of, _)| *of == mtxfleet_wire::Subject::Node("d".into()))
+            .map(|(_, kept)| kept.total())
+    };
+    let says = |told: &mut Peer, state, server| {
+        let load = told.load.as_mut().expect("set");
+        (load.state, load.server) = (state, server);
+    };
+    says(&mut told, NodeState::Active, ServerHealth::Unknown);
+    assert_eq!(run(&told, 30), None, "it boots");
+    says(&mut told, NodeState::Active, ServerHealth::Up);
+    run(&told, 60);
+    says(&mut told, NodeState::Draining, ServerHealth::Up);
+    let (available, watched) = run(&told, 20).expect("watched");
+    assert_eq!(available, watched);
+    // Its instance ends before it has said that it is drained, and it is silent for a while before it is forgotten.
+    told.alive = false;
+    assert_eq!(run(&told, 60), Some((available, watched)));
 }

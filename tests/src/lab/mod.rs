@@ -14,6 +14,7 @@ pub mod balancer;
 pub mod camera;
 pub mod camera_box;
 pub mod cloud;
+pub mod cycles;
 pub mod drain;
 pub mod leadership;
 pub mod media_server;
@@ -356,7 +357,7 @@ impl Lab {
         for node in &mut self.nodes {
             node.server.wait_ready().await?;
         }
-        let of_cloud = self.cloud.as_ref().map_or(0, |cloud| cloud.settings.min as usize);
+        let of_cloud = self.cloud.as_ref().map_or(0, Cloud::at_start);
         let (count, redis) = (self.nodes.len() + of_cloud, self.redis.is_some());
         for node in &mut self.nodes {
             let what = format!("{} to see {count} nodes in service", node.id);

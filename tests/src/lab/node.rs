@@ -26,6 +26,10 @@ pub struct Settings {
     pub plain_readers_are_viewers: bool,
     /// Lines of the `[cameras]` table on ingestion nodes (none: no such table). The lab's folder is `..`.
     pub cameras: String,
+    /// `node.instance` of distribution nodes that the lab starts itself, and no cloud (none).
+    pub instance: Option<String>,
+    /// More lines of the `[mediamtx]` table (none).
+    pub mediamtx: String,
     /// More tables of the configuration (none).
     pub more: String,
 }
@@ -74,6 +78,7 @@ impl Plan {
             resolver: self.at.resolver.to_string(),
             agent_check: self.agent_check.to_string(),
             balanced_as: self.id.to_string(),
+            instance: shared.settings.instance.clone().filter(|_| self.role == Role::Distribution),
         }
     }
 }
@@ -173,6 +178,8 @@ pub(super) struct Fields {
     pub(super) agent_check: String,
     /// Its name in HAProxy.
     pub(super) balanced_as: String,
+    /// Where it is not in the environment, as a cloud puts it there.
+    pub(super) instance: Option<String>,
 }
 
 /// What `docs/ref/config.md` describes. What is not set has its default.
@@ -189,6 +196,7 @@ id = "{id}"
 role = "{role}"
 state_dir = "{state}"
 advertise = "{ip}"
+{instance}
 [cluster]
 name = "{CLUSTER}"
 key = "{key}"
@@ -198,6 +206,7 @@ metrics = "http://{metrics}"
 playback = "http://{playback}"
 rtsp = "{rtsp}"
 rtsp_readers = "{rtsp_readers}"
+{mediamtx}
 [gossip]
 listen = "{gossip}"
 seeds = [{seeds}]
@@ -227,6 +236,8 @@ level = "{log}"
         playback = fields.playback,
         rtsp = fields.rtsp,
         rtsp_readers = if shared.settings.plain_readers_are_viewers { "viewer" } else { "worker" },
+        instance = fields.instance.as_ref().map(|id| format!("instance = \"{id}\"")).unwrap_or_default(),
+        mediamtx = shared.settings.mediamtx,
         gossip = fields.gossip,
         seeds = fields.seeds,
         http = fields.http,
