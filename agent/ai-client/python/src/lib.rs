@@ -4,7 +4,9 @@
 //! adds iteration, defaults from the environment, logging and decoding.
 
 mod errors;
+mod figures;
 mod frame;
+mod options;
 mod runtime;
 mod stream;
 
@@ -16,6 +18,9 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<frame::Frame>()?;
     module.add_class::<frame::Discontinuity>()?;
     module.add_class::<frame::Track>()?;
+    module.add_class::<frame::Start>()?;
+    module.add_function(wrap_pyfunction!(figures::metrics_text, module)?)?;
+    module.add_function(wrap_pyfunction!(figures::serve_metrics, module)?)?;
     errors::register(module)?;
     module.add("__version__", env!("CARGO_PKG_VERSION"))
 }
