@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, ensure};
 use mtxfleet_tests::lab::agent::client;
 use mtxfleet_tests::lab::browser::{Seen, Viewer};
 use mtxfleet_tests::lab::camera::CameraKind;
-use mtxfleet_tests::lab::node::{Node, Settings};
+use mtxfleet_tests::lab::node::Settings;
 use mtxfleet_tests::lab::redis::Keeps;
 use mtxfleet_tests::lab::wait::{PATIENCE, wait_for};
 use mtxfleet_tests::lab::{self, Lab, drain};
@@ -20,8 +20,11 @@ const DRAIN_WITHIN: Duration = Duration::from_secs(60);
 /// How long they are watched where nothing is to happen to them.
 const QUIET: Duration = Duration::from_secs(3);
 
-/// Where MediaMTX's API lists each kind.
-const KINDS: [&str; 2] = ["hlssessions", "webrtcsessions"];
+/// Seconds; a browser on a busy machine may take a breath.
+const STANDSTILL: f64 = 3.0;
+
+/// `viewer_window` of the lab's drains.
+const WINDOW: Duration = Duration::from_secs(6);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn browsers_are_cut_once_by_a_drain_and_come_back_through_the_same_url_on_mediamtx() {
@@ -43,15 +46,26 @@ async fn browsers_watch(server: ServerBinary) -> Result<()> {
     let mut lab = builder.server(server).web().start().await?;
     let web = lab.balancer.web.clone().context("the lab has web frontends")?;
     let mut viewers = Vec::new();
-    for (name, at) in [("HLS", web.hls.bind), ("WebRTC", web.whep.bind)] {
+    for (kind, at) in [(Kind::Hls, web.hls.bind), (Kind::WebRtc, web.whep.bind)] {
         let url = format!("http://{at}/cam1/");
-        viewers.push(Viewer::watch(name, &url, lab.folder(), &lab.logs()).await?);
+        viewers.push((kind, Viewer::watch(kind.name(), &url, lab.folder(), &lab.logs()).await?));
     }
     let plain = lab.plain_reader("cam1");
     wait_for("the plain reader", PATIENCE, async || if plain.receives() { Ok(()) } else { Err("nothing") }).await?;
 
+    let mut before = Vec::new();
+    for (kind, _) in &viewers {
+        before.push(sessions(&lab, *kind).await?);
+    }
     lab.redis.as_mut().context("there")?.process.kill();
-    undisturbed(&viewers, "Redis was killed").await?;
+    let until = Instant::now() + QUIET;
+    while Instant::now() < until {
+        for (kind, viewer) in &viewers {
+            let seen = viewer.look().await?;
+            ensure!(seen.still < STANDSTILL, "{kind:?} without Redis: {seen:?}");
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
     lab.redis.as_mut().context("there")?.restart().await?;
     for node in &lab.nodes {
         wait_for(format!("{} to reach Redis", node.id), PATIENCE, async || -> Result<()> {
@@ -62,83 +76,82 @@ async fn browsers_watch(server: ServerBinary) -> Result<()> {
     }
     let mut idle = None;
     for node in lab.of_role(Role::Distribution) {
-        if serving(node).await? == [0, 0] && lab.balancer.statistics().reader_backend(&node.id).await?.current == 0 {
+        let reader = lab.balancer.statistics().reader_backend(&node.id).await?.current > 0;
+        if !reader && !before.iter().flatten().any(|session| session.node == node.id) {
             idle = Some(node.id.clone());
         }
     }
     let idle = idle.context("every node serves somebody")?;
-    through_a_drain(&lab, &idle, &viewers, [false, false]).await?;
+    drained_and_back(&lab, &idle).await?;
+    for ((kind, _), before) in viewers.iter().zip(&before) {
+        ensure!(sessions(&lab, *kind).await? == *before, "{kind:?}: cut by what is not its business");
+    }
     ensure!(plain.times_cut_off() == 0, "the plain reader was cut off");
     notes::ran(
         "browsers and a plain reader: not touched by a Redis outage, nor by a node that goes and comes elsewhere",
     );
 
-    for (at, kind) in KINDS.iter().enumerate() {
-        let node = node_that_serves(&lab, at).await?;
-        let served = serving(lab.node(&node)?).await?.map(|count| count > 0);
-        // The one before may have had both.
-        if at == 0 || viewers[at].look().await?.cuts.is_empty() {
-            through_a_drain(&lab, &node, &viewers, served).await.with_context(|| format!("{node}, {kind}"))?;
+    for (kind, viewer) in &viewers {
+        let (was, cuts) = (session(&lab, *kind).await?, viewer.look().await?.cuts.len());
+        let (ordered, url) = (Instant::now(), viewer.look().await?.url);
+        let agent = &lab.node(&was.node)?.agent;
+        let order = drain::order(agent, "test").await?;
+        while ordered.elapsed() < WINDOW {
+            ensure!(sessions(&lab, *kind).await? == [was.clone()], "{kind:?}: cut before its window was over");
+            tokio::time::sleep(Duration::from_millis(200)).await;
         }
-    }
-    for (viewer, name) in viewers.iter().zip(["HLS", "WebRTC"]) {
-        let seen = viewer.look().await?;
-        ensure!(seen.cuts.len() == 1, "{name}: {seen:?}");
+        let record = drain::follow(agent, &order.drain, DRAIN_WITHIN, |_| {}).await?;
+        ensure!(record.outcome == DrainOutcome::Completed, "{record:#?}");
+        let seen = comes_back(&lab, *kind, viewer, &was).await.with_context(|| format!("{kind:?}, after a drain"))?;
+        ensure!(seen.cuts.len() <= cuts + 1 && seen.url == url, "{kind:?}: {seen:?}");
+        agent.undrain().await?.map_err(|refused| anyhow::anyhow!("{refused:?}"))?;
+        lab.wait_in_service(&was.node, PATIENCE).await?;
+        let stood = stood_still(&seen, cuts);
         notes::ran(&format!(
-            "a browser on {name}, its node drained: cut once, back by itself after {:.1} s",
-            seen.cuts[0]
+            "a browser on {kind:?}, its node drained: cut once, back through the same URL after {stood}"
         ));
     }
-
-    for (at, name) in ["HLS", "WebRTC"].into_iter().enumerate() {
-        let node = node_that_serves(&lab, at).await?;
-        let before = viewers[at].look().await?.cuts.len();
-        let node = lab.node_mut(&node)?;
+    for (kind, viewer) in &viewers {
+        let (was, cuts) = (session(&lab, *kind).await?, viewer.look().await?.cuts.len());
+        let node = lab.node_mut(&was.node)?;
         node.server.process.kill();
         node.agent.process.kill();
-        let seen = comes_back(&viewers[at], before).await.with_context(|| format!("{name}, after a crash"))?;
-        notes::ran(&format!("a browser on {name}, its node killed: back by itself after {:.1} s", seen.cuts[before]));
-        // Its node comes back for the other one's crash.
+        let seen = comes_back(&lab, *kind, viewer, &was).await.with_context(|| format!("{kind:?}, after a crash"))?;
+        notes::ran(&format!(
+            "a browser on {kind:?}, its node killed: back by itself after {}",
+            stood_still(&seen, cuts)
+        ));
+        // The other one's crash has to leave a node.
+        let node = lab.node_mut(&was.node)?;
         node.server.process.restart()?;
         node.restart_agent().await?;
-        let id = node.id.clone();
-        lab.wait_in_service(&id, DRAIN_WITHIN).await?;
+        lab.wait_in_service(&was.node, DRAIN_WITHIN).await?;
     }
     Ok(())
 }
 
-/// Drains a node that serves some of the viewers, or none. They see nothing of it before they are cut.
-async fn through_a_drain(lab: &Lab, node: &NodeId, viewers: &[Viewer], served: [bool; 2]) -> Result<()> {
-    let mut before = Vec::new();
-    for viewer in viewers {
-        before.push(viewer.look().await?);
+fn stood_still(seen: &Seen, cuts: usize) -> String {
+    match seen.cuts.get(cuts..) {
+        Some([]) | None => "less than 1 s".to_owned(),
+        Some(all) => all.iter().map(|cut| format!("{cut:.1} s")).collect::<Vec<_>>().join(" and "),
     }
+}
+
+async fn drained_and_back(lab: &Lab, node: &NodeId) -> Result<()> {
     let agent = &lab.node(node)?.agent;
-    let ordered = Instant::now();
     let record = drain::run(agent, "test", DRAIN_WITHIN, |_| {}).await?;
     ensure!(record.outcome == DrainOutcome::Completed, "{record:#?}");
-    let took = ordered.elapsed();
-    for ((viewer, before), served) in viewers.iter().zip(before).zip(served) {
-        let was = before.cuts.len();
-        let after = if served { comes_back(viewer, was).await? } else { viewer.look().await? };
-        ensure!(after.cuts.len() == was + usize::from(served), "{before:?}, then {after:?}");
-        ensure!(after.url == before.url, "{before:?}, then {after:?}");
-    }
-    if served.contains(&true) {
-        // The window is theirs, and 6 s here.
-        ensure!(took > Duration::from_secs(6), "the drain waited for nobody: {took:?}");
-        ensure!(serving(lab.node(node)?).await? == [0, 0], "{node} still serves");
-    }
     agent.undrain().await?.map_err(|refused| anyhow::anyhow!("{refused:?}"))?;
-    lab.wait_in_service(node, PATIENCE).await?;
-    Ok(())
+    lab.wait_in_service(node, PATIENCE).await
 }
 
-async fn comes_back(viewer: &Viewer, cuts: usize) -> Result<Seen> {
+/// Waits until the viewer plays over one session, another than before, at another node.
+async fn comes_back(lab: &Lab, kind: Kind, viewer: &Viewer, was: &Session) -> Result<Seen> {
     let mut last = None;
-    wait_for("the viewer to be cut and come back", DRAIN_WITHIN, async || -> Result<()> {
+    wait_for(format!("{kind:?} to come back"), DRAIN_WITHIN, async || -> Result<()> {
         let seen = viewer.look().await?;
-        ensure!(seen.cuts.len() > cuts && seen.still < 0.5, "{seen:?}");
+        let now = sessions(lab, kind).await?;
+        ensure!(now.len() == 1 && now[0].node != was.node && seen.still < 0.5, "{seen:?} {now:?}");
         last = Some(seen);
         Ok(())
     })
@@ -146,34 +159,43 @@ async fn comes_back(viewer: &Viewer, cuts: usize) -> Result<Seen> {
     last.context("seen")
 }
 
-async fn undisturbed(viewers: &[Viewer], what: &str) -> Result<()> {
-    let until = Instant::now() + QUIET;
-    while Instant::now() < until {
-        for viewer in viewers {
-            let seen = viewer.look().await?;
-            ensure!(seen.cuts.is_empty() && seen.still < 1.0, "{what}: {seen:?}");
+/// Where MediaMTX's API lists them.
+#[derive(Debug, Clone, Copy)]
+enum Kind {
+    Hls,
+    WebRtc,
+}
+
+impl Kind {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Hls => "hls",
+            Self::WebRtc => "webrtc",
         }
-        tokio::time::sleep(Duration::from_millis(200)).await;
     }
-    Ok(())
 }
 
-/// Sessions of each kind at a node.
-async fn serving(node: &Node) -> Result<[usize; 2]> {
-    let mut counts = [0; 2];
-    for (count, kind) in counts.iter_mut().zip(KINDS) {
-        let url = format!("http://{}/v3/{kind}/list", node.server.at.api);
-        let list: serde_json::Value = client().get(url).send().await?.error_for_status()?.json().await?;
-        *count = list["items"].as_array().context("no items")?.len();
-    }
-    Ok(counts)
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Session {
+    node: NodeId,
+    id: String,
 }
 
-async fn node_that_serves(lab: &Lab, kind: usize) -> Result<NodeId> {
+/// Sessions of a kind at all nodes that answer.
+async fn sessions(lab: &Lab, kind: Kind) -> Result<Vec<Session>> {
+    let mut found = Vec::new();
     for node in lab.of_role(Role::Distribution) {
-        if serving(node).await?[kind] > 0 {
-            return Ok(node.id.clone());
-        }
+        let url = format!("http://{}/v3/{}sessions/list", node.server.at.api, kind.name());
+        let Ok(answer) = client().get(url).send().await else { continue };
+        let list: serde_json::Value = answer.error_for_status()?.json().await?;
+        let ids = list["items"].as_array().context("no items")?.iter().filter_map(|item| item["id"].as_str());
+        found.extend(ids.map(|id| Session { node: node.id.clone(), id: id.to_owned() }));
     }
-    anyhow::bail!("no node serves {}", KINDS[kind])
+    Ok(found)
+}
+
+async fn session(lab: &Lab, kind: Kind) -> Result<Session> {
+    let mut found = sessions(lab, kind).await?;
+    ensure!(found.len() == 1, "{kind:?}: {found:?}");
+    found.pop().context("one")
 }
