@@ -15,9 +15,13 @@ import logging
 import sqlite3
 import sys
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import mtxfleet
 from mtxfleet import Checkpoints, Discontinuity, Frame, Stream
+
+if TYPE_CHECKING:
+    from mtxfleet.pictures import Decoder
 
 TABLES = """
     create table if not exists frames
@@ -61,6 +65,7 @@ class Worker:
     pictures: int = 0
     shape: list[int] = field(default_factory=list)
     gaps: list[str] = field(default_factory=list)
+    made: Decoder | None = None
 
     def take(self, item: Frame | Discontinuity) -> None:
         if isinstance(item, Discontinuity):
@@ -84,10 +89,13 @@ class Worker:
             # Only now: a picture may come several frames after its frame.
             picture.done()
 
-    def decoder(self, frame: Frame) -> mtxfleet.pictures.Decoder:
-        if not hasattr(self, "_decoder"):
-            self._decoder = mtxfleet.pictures.Decoder(frame.codec, checkpoints=True)
-        return self._decoder
+    def decoder(self, frame: Frame) -> Decoder:
+        if self.made is None:
+            # Needs mtxfleet[av], so only where it is asked for.
+            from mtxfleet.pictures import Decoder
+
+            self.made = Decoder(frame.codec, checkpoints=True)
+        return self.made
 
 
 def read(stream: Stream, worker: Worker) -> None:
@@ -116,8 +124,6 @@ def main() -> None:
     options.add_argument("--metrics", type=int, help="port for Prometheus")
     given = options.parse_args()
     logging.basicConfig(level=logging.INFO, stream=sys.stderr)
-    if given.decode:
-        import mtxfleet.pictures
     if given.metrics is not None:
         print("metrics at port", mtxfleet.serve_metrics(given.metrics), flush=True)
 

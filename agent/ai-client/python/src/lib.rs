@@ -3,6 +3,7 @@
 //! What Python programs see is in `mtxfleet/` beside this crate: [`stream`] is wrapped there by `mtxfleet.Stream`, which
 //! adds iteration, defaults from the environment, logging and decoding.
 
+mod bell;
 mod errors;
 mod figures;
 mod frame;
@@ -15,6 +16,7 @@ use pyo3::prelude::*;
 #[pymodule]
 fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<stream::Source>()?;
+    module.add_class::<bell::Bell>()?;
     module.add_class::<frame::Frame>()?;
     module.add_class::<frame::Discontinuity>()?;
     module.add_class::<frame::Track>()?;

@@ -17,11 +17,12 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 
+use crate::bell::Bell;
 use crate::errors::to_python;
 use crate::figures;
 use crate::frame::{Discontinuity, Frame, Start, Track};
 use crate::options::{Options, duration};
-use crate::runtime::{for_asyncio, runtime};
+use crate::runtime::runtime;
 
 /// Python runs its signal handlers (Ctrl-C) this often while nothing comes.
 const SIGNALS_EVERY: Duration = Duration::from_millis(100);
@@ -93,9 +94,10 @@ impl Source {
         self.wait(python, None, Wait::Open)
     }
 
-    /// The same for asyncio.
-    fn open_async<'py>(&self, python: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        self.wait_async(python, Wait::Open)
+    /// The same for asyncio: `bell` rings when it is open, or could not be.
+    fn open_async(&self, bell: &Bell) -> PyResult<()> {
+        let shared = Arc::clone(&self.0);
+        bell.after(async move { shared.reach(Wait::Open).await })
     }
 
     /// The next frame or discontinuity, waited for with the GIL released; `None` once the stream was closed.
@@ -106,14 +108,17 @@ impl Source {
         if let Some(taken) = self.take()? {
             return Ok(Some(taken));
         }
-        let limit = timeout.map(|limit| duration("timeout", limit)).transpose()?;
+        let limit = timeout
+            .map(|limit| duration("timeout", limit))
+            .transpose()?;
         self.wait(python, limit, Wait::Item)?;
         self.take()
     }
 
-    /// For asyncio: done when [`Source::take`] has something to give, or the stream is over.
-    fn ready_async<'py>(&self, python: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        self.wait_async(python, Wait::Item)
+    /// For asyncio: `bell` rings when [`Source::take`] has something to give, or the stream is over.
+    fn ready_async(&self, bell: &Bell) -> PyResult<()> {
+        let shared = Arc::clone(&self.0);
+        bell.after(async move { shared.reach(Wait::Item).await })
     }
 
     /// What has come and was not taken yet, if anything.
@@ -127,7 +132,9 @@ impl Source {
                 got.gaps.push(gap.clone());
                 Ok(Some(Taken::Gap(gap)))
             }
-            Some(Ok(Item::Frame(frame))) if got.gaps.is_empty() => Ok(Some(Taken::Frame(Frame::new(frame, None)))),
+            Some(Ok(Item::Frame(frame))) if got.gaps.is_empty() => {
+                Ok(Some(Taken::Frame(Frame::new(frame, None))))
+            }
             Some(Ok(Item::Frame(frame))) => {
                 let before = got.gaps.extract_if(.., |gap| gap.track() == frame.track);
                 let gap = before.reduce(|whole, next| whole.and(&next));
@@ -142,16 +149,18 @@ impl Source {
         let runtime = runtime()?;
         let shared = Arc::clone(&self.0);
         let mut closing = runtime.spawn(async move { shared.close().await });
-        while python.detach(|| runtime.block_on(async { timeout(SIGNALS_EVERY, &mut closing).await })).is_err() {
+        while python
+            .detach(|| runtime.block_on(async { timeout(SIGNALS_EVERY, &mut closing).await }))
+            .is_err()
+        {
             python.check_signals()?;
         }
         Ok(())
     }
 
-    fn close_async<'py>(&self, python: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        for_asyncio()?;
+    fn close_async(&self, bell: &Bell) -> PyResult<()> {
         let shared = Arc::clone(&self.0);
-        pyo3_async_runtimes::tokio::future_into_py(python, async move {
+        bell.after(async move {
             shared.close().await;
             Ok(())
         })
@@ -194,7 +203,9 @@ impl Source {
 
     #[getter]
     fn state(&self) -> &'static str {
-        let Some(opened) = self.0.opened.get() else { return "opening" };
+        let Some(opened) = self.0.opened.get() else {
+            return "opening";
+        };
         match opened.status.borrow().state {
             client::State::Opening => "opening",
             client::State::Live => "live",
@@ -207,7 +218,14 @@ impl Source {
     /// Id of the connection that delivers; `None` while none does.
     #[getter]
     fn leg(&self) -> PyResult<Option<String>> {
-        Ok(self.0.opened()?.status.borrow().leg.as_ref().map(ToString::to_string))
+        Ok(self
+            .0
+            .opened()?
+            .status
+            .borrow()
+            .leg
+            .as_ref()
+            .map(ToString::to_string))
     }
 }
 
@@ -225,23 +243,18 @@ impl Source {
         loop {
             let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
             let step = left.map_or(SIGNALS_EVERY, |left| left.min(SIGNALS_EVERY));
-            let came = python.detach(|| runtime.block_on(async { timeout(step, self.0.reach(what)).await }));
+            let came = python
+                .detach(|| runtime.block_on(async { timeout(step, self.0.reach(what)).await }));
             if let Ok(reached) = came {
                 return reached.map_err(|error| to_python(&error));
             }
             python.check_signals()?;
             if left.is_some_and(|left| left <= step) {
-                return Err(PyTimeoutError::new_err("no frame came in time; nothing is lost, so ask again"));
+                return Err(PyTimeoutError::new_err(
+                    "no frame came in time; nothing is lost, so ask again",
+                ));
             }
         }
-    }
-
-    fn wait_async<'py>(&self, python: Python<'py>, what: Wait) -> PyResult<Bound<'py, PyAny>> {
-        for_asyncio()?;
-        let shared = Arc::clone(&self.0);
-        pyo3_async_runtimes::tokio::future_into_py(python, async move {
-            shared.reach(what).await.map_err(|error| to_python(&error))
-        })
     }
 }
 
@@ -279,7 +292,11 @@ impl Shared {
                     figures::all().add(&stream);
                     let (tracks, start) = (stream.tracks().to_vec(), stream.start().clone());
                     // Opened once only.
-                    let _ = self.opened.set(Opened { tracks, start, status: stream.watch() });
+                    let _ = self.opened.set(Opened {
+                        tracks,
+                        start,
+                        status: stream.watch(),
+                    });
                     *phase = Phase::Open(Box::new(stream));
                 }
             }
@@ -330,7 +347,9 @@ impl Shared {
     fn opened(&self) -> PyResult<&Opened> {
         let opened = self.opened.get();
         opened.ok_or_else(|| {
-            PyRuntimeError::new_err("the stream is not open yet; iterate over it, or use it with `with`")
+            PyRuntimeError::new_err(
+                "the stream is not open yet; iterate over it, or use it with `with`",
+            )
         })
     }
 }

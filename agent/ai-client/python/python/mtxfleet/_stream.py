@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import time
@@ -9,7 +10,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 
-from ._native import Discontinuity, Frame, Source, Start, Track
+from ._native import Bell, Discontinuity, Frame, Source, Start, Track
 from ._native import serve_metrics as _serve_metrics
 
 _log = logging.getLogger("mtxfleet")
@@ -103,6 +104,7 @@ class Stream:
         self._checkpoints = rules is not None
         self._automatic = rules is not None and not rules.explicit
         self._given: Frame | None = None
+        self._bell: Bell | None = None
         self._source = Source(
             {
                 "stream": stream,
@@ -177,7 +179,7 @@ class Stream:
             self._finish()
             item = self._noted(self._source.take())
             if item is None:
-                await self._source.ready_async()
+                await self._until(self._source.ready_async)
                 item = self._noted(self._source.take())
             if item is None:
                 return
@@ -191,7 +193,7 @@ class Stream:
     async def aclose(self) -> None:
         """The same for asyncio."""
         self._finish()
-        await self._source.close_async()
+        await self._until(self._source.close_async)
 
     @property
     def tracks(self) -> list[Track]:
@@ -233,7 +235,7 @@ class Stream:
         self.close()
 
     async def __aenter__(self) -> Stream:
-        await self._source.open_async()
+        await self._until(self._source.open_async)
         return self
 
     async def __aexit__(
@@ -250,6 +252,22 @@ class Stream:
         # Who asks for the next frame has finished with the one before.
         self._finish()
         return self._noted(self._source.next(timeout))
+
+    async def _until(self, begin: Callable[[Bell], None]) -> None:
+        # A task that closes the stream may wait beside one that reads it: each has a bell of its own.
+        bell, self._bell = self._bell or Bell(), None
+        loop = asyncio.get_running_loop()
+        rung: asyncio.Future[None] = loop.create_future()
+        number = bell.fileno()
+        loop.add_reader(number, _settle, rung)
+        try:
+            begin(bell)
+            await rung
+        finally:
+            # Cancelled: the bell is dropped, and waits no longer.
+            loop.remove_reader(number)
+        self._bell = bell
+        bell.answer()
 
     def _noted(self, item: Frame | Discontinuity | None) -> Frame | Discontinuity | None:
         if isinstance(item, Frame):
@@ -271,6 +289,11 @@ class Stream:
         if self._given is not None:
             self._given.done()
             self._given = None
+
+
+def _settle(rung: asyncio.Future[None]) -> None:
+    if not rung.done():
+        rung.set_result(None)
 
 
 def serve_metrics(port: int = 0, host: str = "127.0.0.1") -> int:
