@@ -205,8 +205,9 @@ async fn reads_on(python: &Python, folder: &Path) -> Result<()> {
 /// Everything that this worker stored, beside what its camera sent.
 async fn check(python: &Python, mut worker: Reading, has_recordings: bool) -> Result<()> {
     let (name, database) = (worker.process.name().to_owned(), worker.database.display().to_string());
-    // The database knows no times, so all that it holds came by now.
+    // What was sent by now has to be there. Only then is it interrupted: a busy machine may have it lag behind.
     let ended = Instant::now();
+    stored_until_now(python, &database, &mut worker.process).await?;
     let seen = interrupt(&mut worker.process).await?;
     let recording = worker.truth.stop().await;
     ensure!(recording.ends.is_empty(), "the recording was cut off: {:?}", recording.ends);
@@ -247,6 +248,24 @@ async fn check(python: &Python, mut worker: Reading, has_recordings: bool) -> Re
         worker.stream
     ));
     Ok(())
+}
+
+/// Waits until a worker has stored a frame of after this moment.
+async fn stored_until_now(python: &Python, database: &str, worker: &mut Process) -> Result<()> {
+    let now = python.script("import time; print(time.time())").await?;
+    let look = format!(
+        "import sqlite3\n\
+         rows = sqlite3.connect('{database}')\n\
+         print(rows.execute('select coalesce(max(wall), 0) - {} from frames').fetchone()[0])\n",
+        now.trim()
+    );
+    wait_for(format!("{} to store what was sent", worker.name()), PATIENCE, async || -> Result<()> {
+        worker.check_alive()?;
+        let ahead: f64 = python.script(&look).await?.trim().parse()?;
+        ensure!(ahead > 0.5, "{} s behind", 0.5 - ahead);
+        Ok(())
+    })
+    .await
 }
 
 async fn all_read_on(workers: &mut [Reading]) -> Result<()> {

@@ -23,8 +23,11 @@ const QUIET: Duration = Duration::from_secs(3);
 /// Seconds; a browser on a busy machine may take a breath.
 const STANDSTILL: f64 = 3.0;
 
-/// `viewer_window` of the lab's drains.
-const WINDOW: Duration = Duration::from_secs(6);
+/// The lab's drains disconnect viewers in the last second of the viewers' window, of 6 s.
+const DRAIN: &str = "viewer_window = \"6s\"\nviewer_cut = \"1s\"\n";
+
+/// From the order on.
+const UNTOUCHED: Duration = Duration::from_secs(5);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn browsers_are_cut_once_by_a_drain_and_come_back_through_the_same_url_on_mediamtx() {
@@ -42,7 +45,8 @@ async fn browsers_are_cut_once_by_a_drain_and_come_back_through_the_same_url_on_
 
 async fn browsers_watch(server: ServerBinary) -> Result<()> {
     let _alone = lab::alone().await;
-    let builder = Lab::builder().cameras([CameraKind::H264]).settings(Settings::demo()).redis(Some(Keeps::Nothing));
+    let settings = Settings { drain: DRAIN.to_owned(), ..Settings::demo() };
+    let builder = Lab::builder().cameras([CameraKind::H264]).settings(settings).redis(Some(Keeps::Nothing));
     let mut lab = builder.server(server).web().start().await?;
     let web = lab.balancer.web.clone().context("the lab has web frontends")?;
     let mut viewers = Vec::new();
@@ -92,12 +96,13 @@ async fn browsers_watch(server: ServerBinary) -> Result<()> {
     );
 
     for (kind, viewer) in &viewers {
-        let (was, cuts) = (session(&lab, *kind).await?, viewer.look().await?.cuts.len());
-        let (ordered, url) = (Instant::now(), viewer.look().await?.url);
+        let (was, Seen { cuts, url, .. }) = settled(&lab, *kind, viewer).await?;
+        let (ordered, cuts) = (Instant::now(), cuts.len());
         let agent = &lab.node(&was.node)?.agent;
         let order = drain::order(agent, "test").await?;
-        while ordered.elapsed() < WINDOW {
-            ensure!(sessions(&lab, *kind).await? == [was.clone()], "{kind:?}: cut before its window was over");
+        while ordered.elapsed() < UNTOUCHED {
+            let now = sessions(&lab, *kind).await?;
+            ensure!(now == [was.clone()], "{kind:?} has {now:?} {:?} after the order, not {was:?}", ordered.elapsed());
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
         let record = drain::follow(agent, &order.drain, DRAIN_WITHIN, |_| {}).await?;
@@ -112,7 +117,8 @@ async fn browsers_watch(server: ServerBinary) -> Result<()> {
         ));
     }
     for (kind, viewer) in &viewers {
-        let (was, cuts) = (session(&lab, *kind).await?, viewer.look().await?.cuts.len());
+        let (was, Seen { cuts, .. }) = settled(&lab, *kind, viewer).await?;
+        let cuts = cuts.len();
         let node = lab.node_mut(&was.node)?;
         node.server.process.kill();
         node.agent.process.kill();
@@ -194,8 +200,15 @@ async fn sessions(lab: &Lab, kind: Kind) -> Result<Vec<Session>> {
     Ok(found)
 }
 
-async fn session(lab: &Lab, kind: Kind) -> Result<Session> {
-    let mut found = sessions(lab, kind).await?;
-    ensure!(found.len() == 1, "{kind:?}: {found:?}");
-    found.pop().context("one")
+/// The viewer's session, once it plays: what happened to the other one may have cut it as well.
+async fn settled(lab: &Lab, kind: Kind, viewer: &Viewer) -> Result<(Session, Seen)> {
+    let mut found = None;
+    wait_for(format!("{kind:?} to play"), DRAIN_WITHIN, async || -> Result<()> {
+        let (seen, now) = (viewer.look().await?, sessions(lab, kind).await?);
+        ensure!(now.len() == 1 && seen.still < 0.5, "{seen:?} {now:?}");
+        found = now.first().cloned().zip(Some(seen));
+        Ok(())
+    })
+    .await?;
+    found.context("seen")
 }
