@@ -465,6 +465,7 @@ fn agent_template(settings: &CloudSettings, shared: &Shared, driver: &str) -> St
         agent_check: text("agent_check"),
         balanced_as: text("slot"),
         instance: None,
+        web: false,
     };
     let CloudSettings { min, max, policy, .. } = settings;
     agent_config(&fields, shared)
