@@ -38,6 +38,7 @@ cpu_limit = 0
         drain: "viewer_window = \"25s\"\nviewer_cut = \"5s\"\n".to_owned(),
         plain_readers_are_viewers: true,
         more: more.to_owned(),
+        ..Settings::default()
     }
 }
 

@@ -4,7 +4,9 @@ use std::net::SocketAddr;
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
-use mediamtx_config::{Action, Auth, Credential, DistributionServer, IngestionServer, LogLevel, Recording};
+use mediamtx_config::{
+    Action, Auth, Credential, DistributionServer, Hls, IngestionServer, LogLevel, Recording, WebRtc,
+};
 use mtxfleet_wire::{NodeId, Role};
 
 use super::address::Loopback;
@@ -20,6 +22,8 @@ pub struct Listeners {
     pub api: SocketAddr,
     pub metrics: SocketAddr,
     pub playback: SocketAddr,
+    /// HLS and WHEP of a distribution server, with the port of WebRTC's media; only where they are asked for.
+    pub web: Option<Web>,
     /// The agent's, which a distribution server pulls from.
     pub resolver: SocketAddr,
 }
@@ -33,8 +37,30 @@ impl Listeners {
             api: loopback.port()?,
             metrics: loopback.port()?,
             playback: loopback.port()?,
+            web: None,
             resolver: loopback.port()?,
         })
+    }
+}
+
+/// Where browsers connect.
+#[derive(Debug, Clone, Copy)]
+pub struct Web {
+    pub hls: SocketAddr,
+    pub whep: SocketAddr,
+    media: SocketAddr,
+}
+
+impl Web {
+    /// # Errors
+    /// When no port is free.
+    pub fn next(loopback: &mut Loopback) -> Result<Self> {
+        Ok(Self { hls: loopback.port()?, whep: loopback.port()?, media: loopback.port()? })
+    }
+
+    /// Loopback is no interface that WebRTC offers by itself.
+    fn webrtc(self) -> WebRtc {
+        WebRtc { address: self.whep, udp: self.media, additional_hosts: vec![self.media.ip().to_string()] }
     }
 }
 
@@ -79,6 +105,8 @@ impl MediaServer {
                 api: at.api,
                 metrics: at.metrics,
                 log_level: LogLevel::Info,
+                hls: at.web.map(|web| Hls::new(web.hls)),
+                webrtc: at.web.map(Web::webrtc),
                 ..DistributionServer::new(fleet.clone(), node.as_str(), at.resolver)
             }
             .render()?,

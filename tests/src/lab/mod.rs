@@ -27,6 +27,7 @@ pub mod reader;
 pub mod redis;
 pub mod relay;
 pub mod wait;
+pub mod web_viewer;
 pub mod worker;
 pub mod worker_process;
 
@@ -151,7 +152,12 @@ impl Builder {
             [(Role::Ingestion, "ingest", self.ingestion), (Role::Distribution, "dist", self.distribution)]
         {
             for number in 1..=count {
-                planned.push(node::Plan::next(NodeId::new(format!("{short}-{number}"))?, role, &mut loopback)?);
+                planned.push(node::Plan::next(
+                    NodeId::new(format!("{short}-{number}"))?,
+                    role,
+                    self.settings.web,
+                    &mut loopback,
+                )?);
             }
         }
         let (half, other) = (uuid::Uuid::new_v4().into_bytes(), uuid::Uuid::new_v4().into_bytes());

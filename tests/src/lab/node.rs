@@ -11,7 +11,7 @@ use sha2::Sha256;
 
 use super::address::Loopback;
 use super::agent::{Agent, Api, client};
-use super::media_server::{Listeners, MediaServer};
+use super::media_server::{Listeners, MediaServer, Web};
 use super::process::Recipe;
 use super::wait::{PATIENCE, wait_for};
 use super::{CLUSTER, balancer};
@@ -26,6 +26,10 @@ pub struct Settings {
     pub plain_readers_are_viewers: bool,
     /// Lines of the `[cameras]` table on ingestion nodes (none: no such table). The lab's folder is `..`.
     pub cameras: String,
+    /// Distribution nodes that relay streams instead of redirecting their server (none).
+    pub relaying: Vec<&'static str>,
+    /// Distribution servers serve HLS and WebRTC too (they do not). MediaMTX only: the stand-in knows neither.
+    pub web: bool,
     /// More tables of the configuration (none).
     pub more: String,
 }
@@ -51,8 +55,11 @@ pub(super) struct Plan {
 }
 
 impl Plan {
-    pub(super) fn next(id: NodeId, role: Role, loopback: &mut Loopback) -> Result<Self> {
-        let at = Listeners::next(loopback)?;
+    pub(super) fn next(id: NodeId, role: Role, web: bool, loopback: &mut Loopback) -> Result<Self> {
+        let mut at = Listeners::next(loopback)?;
+        if web && role == Role::Distribution {
+            at.web = Some(Web::next(loopback)?);
+        }
         Ok(Self { id, role, at, gossip: loopback.port()?, http: loopback.port()?, agent_check: loopback.port()? })
     }
 
@@ -213,6 +220,7 @@ expected_pollers = ["{balancer}/{backend}/{balanced_as}"]
 [drain]
 {drain}
 {cameras}
+{source}
 [log]
 level = "{log}"
 {more}
@@ -239,6 +247,10 @@ level = "{log}"
         cameras = match fields.role {
             Role::Ingestion if !shared.settings.cameras.is_empty() => format!("[cameras]\n{}", shared.settings.cameras),
             _ => String::new(),
+        },
+        source = match shared.settings.relaying.contains(&fields.id.as_str()) {
+            true => "[distribution]\nsource = \"relay\"",
+            false => "",
         },
         more = shared.settings.more,
         log = std::env::var("MTXFLEET_LAB_LOG").unwrap_or_else(|_| "info".to_owned()),
