@@ -6,10 +6,10 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use mtxfleet_benches::Figure;
+use mtxfleet_benches::{Figure, cpu_seconds, resident_kib};
 use mtxfleet_tests::lab::address::Loopback;
 use mtxfleet_tests::lab::camera::CameraKind;
-use mtxfleet_tests::lab::process::{Process, Recipe};
+use mtxfleet_tests::lab::process::Recipe;
 use mtxfleet_tests::lab::wait::wait_for;
 use mtxfleet_tests::lab::{Lab, programs};
 use mtxfleet_wire::Role;
@@ -56,7 +56,7 @@ async fn main() -> Result<()> {
 
     eprintln!("measuring for {} s ...", MEASURE_FOR.as_secs());
     let (agent, peer) = (&node.agent.process, &exporter);
-    let before = (cpu_seconds(agent)?, cpu_seconds(peer)?);
+    let before = (cpu_seconds(agent.pid())?, cpu_seconds(peer.pid())?);
     let (mut memory, began) = ((0, 0), Instant::now());
     let mut second = tokio::time::interval(Duration::from_secs(1));
     while began.elapsed() < MEASURE_FOR {
@@ -64,34 +64,18 @@ async fn main() -> Result<()> {
         for page in &pages {
             client.get(page).send().await?.error_for_status()?.bytes().await?;
         }
-        memory = (memory.0.max(resident_kib(agent)?), memory.1.max(resident_kib(peer)?));
+        memory = (memory.0.max(resident_kib(agent.pid())?), memory.1.max(resident_kib(peer.pid())?));
     }
     let seconds = began.elapsed().as_secs_f64();
     let share = |before: f64, after: f64| (after - before) / seconds * 100.0;
     let of = format!("beside {on} with {PATHS} live paths, {} members", lab.nodes.len());
     let peer_name = "prometheus-node-exporter, scraped once a second, same run";
     let goal = "at most the peer's";
-    Figure::new(format!("CPU of the agent {of}"), share(before.0, cpu_seconds(agent)?), "% of a core", goal)
-        .beside(peer_name, share(before.1, cpu_seconds(peer)?))
+    Figure::new(format!("CPU of the agent {of}"), share(before.0, cpu_seconds(agent.pid())?), "% of a core", goal)
+        .beside(peer_name, share(before.1, cpu_seconds(peer.pid())?))
         .print();
     Figure::new(format!("memory (RSS) of the agent {of}"), memory.0 as f64 / 1024.0, "MiB", goal)
         .beside(peer_name, memory.1 as f64 / 1024.0)
         .print();
     Ok(())
-}
-
-/// User and system time so far: fields 14 and 15 of proc(5)'s `stat`, in hundredths of a second (USER_HZ).
-fn cpu_seconds(process: &Process) -> Result<f64> {
-    let stat = std::fs::read_to_string(format!("/proc/{}/stat", process.pid()))?;
-    let (_, rest) = stat.rsplit_once(") ").context("an odd stat")?;
-    let fields: Vec<&str> = rest.split(' ').collect();
-    let ticks: u64 = fields[11].parse::<u64>()? + fields[12].parse::<u64>()?;
-    Ok(ticks as f64 / 100.0)
-}
-
-/// `VmRSS` of proc(5)'s `status`.
-fn resident_kib(process: &Process) -> Result<u64> {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", process.pid()))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
-    line.split_whitespace().next().and_then(|kib| kib.parse().ok()).context("an odd VmRSS")
 }
