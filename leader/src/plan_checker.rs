@@ -329,7 +329,8 @@ mod tests {
         let policy = policy();
         let one = nodes(10.0);
         let few = &one[..1];
-        let held = |plan: &Plan, nodes: &[NodeView]| check(plan, Given { manner: Manner::Hold, ..given(nodes, &policy) });
+        let held =
+            |plan: &Plan, nodes: &[NodeView]| check(plan, Given { manner: Manner::Hold, ..given(nodes, &policy) });
         assert_eq!(held(&plan(&[], &["a"], 1), few), [], "as few as they are");
         let drains = Problem::DrainsWhileHeld(id("d"));
         assert_eq!(held(&plan(&["d"], &["a", "b", "c"], 3), &nodes(10.0)), [drains]);

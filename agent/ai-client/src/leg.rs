@@ -95,7 +95,10 @@ impl Leg {
                 _ => return Err(LegError::BadAddress(rtsp.clone())),
             },
         };
-        let url = leg_url(&base, &settings.stream, &settings.worker, id);
+        let mut url = leg_url(&base, &settings.stream, &settings.worker, id);
+        if let Some(follow) = &settings.follow {
+            url.set_query(Some(&follow.query(id)));
+        }
         let group = Arc::new(SessionGroup::default());
         let options = SessionOptions::default()
             .creds(

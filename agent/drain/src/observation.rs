@@ -63,6 +63,8 @@ pub struct ObservedCamera {
 pub struct Pull {
     pub session: String,
     pub node: NodeId,
+    /// It is a leg of that node's relay, which goes to the next owner by itself, and is not to be cut before.
+    pub moves: bool,
 }
 
 /// Another ingestion node that has the stream.

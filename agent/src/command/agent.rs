@@ -6,13 +6,14 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 
 use anyhow::Context;
+use mtxfleet_ai_client::Credentials;
 use mtxfleet_wire::{NodeFacts, Role, RunId, SCHEMA, Terms, UnixMillis};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
-use crate::config::{Config, InventorySource, LogFormat, Secret};
+use crate::config::{Config, InventorySource, LogFormat, Secret, Source};
 use crate::edge::availability_file::AvailabilityFile;
 use crate::edge::clock::Clock;
 use crate::edge::cloud::CloudHandle;
@@ -21,7 +22,7 @@ use crate::edge::http::{EventFeed, HttpServer, HttpSettings, Metrics, PlaybackSe
 use crate::edge::load_balancer::{AgentCheck, AgentCheckSettings};
 use crate::edge::mediamtx::{LetGo, MediaMtx, MediaMtxSettings, Pulls, Warmer, WarmerSettings};
 use crate::edge::registry::{Registry, RegistrySettings};
-use crate::edge::resolver::{Resolver, ResolverLimits, ResolverSettings};
+use crate::edge::resolver::{RelaySettings, Resolver, ResolverLimits, ResolverSettings};
 use crate::edge::state_file::{self, StateFile};
 use crate::edge::system::MachineSampler;
 use crate::edge::webhook::{WebhookSettings, Webhooks};
@@ -291,6 +292,13 @@ fn resolver_settings(config: &Config, facts: &NodeFacts) -> ResolverSettings {
         node: config.node.id.clone(),
         own_rtsp: facts.rtsp.clone(),
         limits,
+        relay: (config.distribution.source == Source::Relay).then(|| {
+            let fleet = config.cluster.key.fleet_credentials();
+            RelaySettings {
+                credentials: Credentials { user: fleet.user, password: fleet.password },
+                max_streams: config.distribution.relay_max_streams,
+            }
+        }),
     }
 }
 

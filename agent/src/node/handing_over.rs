@@ -59,16 +59,21 @@ impl Node {
             source,
             available: path.available,
             session: publisher.map(|publisher| publisher.session.clone()),
-            pulls: pulls.map(|pull| Pull { session: pull.session.clone(), node: pull.node.clone() }).collect(),
+            pulls: pulls
+                .map(|pull| Pull { session: pull.session.clone(), node: pull.node.clone(), moves: pull.moves })
+                .collect(),
         })
     }
 
-    /// Legs at the nodes that pull a camera from here. A node that reads it from elsewhere is no concern of this one.
+    /// Legs at the nodes that pull a camera from here. A node that reads it from elsewhere is no concern of this one, nor is
+    /// one that relays: who reads there notices nothing.
     fn legs_through(&self, cameras: &[ObservedCamera]) -> Vec<ObservedLeg> {
         let mut legs = Vec::new();
         let pulled: BTreeMap<(&NodeId, &StreamName), ()> = cameras
             .iter()
-            .flat_map(|camera| camera.pulls.iter().map(move |pull| ((&pull.node, &camera.stream), ())))
+            .flat_map(|camera| {
+                camera.pulls.iter().filter(|pull| !pull.moves).map(move |pull| ((&pull.node, &camera.stream), ()))
+            })
             .collect();
         for ((node, stream), ()) in pulled {
             let Some(member) = self.fleet.get(node) else { continue };

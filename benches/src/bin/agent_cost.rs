@@ -13,7 +13,7 @@ mod members;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use mtxfleet_benches::Figure;
+use mtxfleet_benches::{Figure, cpu_seconds, resident_kib};
 use mtxfleet_tests::lab::address::Loopback;
 use mtxfleet_tests::lab::camera::CameraKind;
 use mtxfleet_tests::lab::node::Node;
@@ -128,33 +128,17 @@ async fn measure(
     processes: [&Process; 2],
     time: Duration,
 ) -> Result<([f64; 2], [f64; 2])> {
-    let before = [cpu_seconds(processes[0])?, cpu_seconds(processes[1])?];
+    let before = [cpu_seconds(processes[0].pid())?, cpu_seconds(processes[1].pid())?];
     let (mut memory, began) = ([0.0_f64; 2], Instant::now());
     let mut second = tokio::time::interval(Duration::from_secs(1));
     while began.elapsed() < time {
         second.tick().await;
         for (at, page) in pages.iter().enumerate() {
             client.get(page).send().await?.error_for_status()?.bytes().await?;
-            memory[at] = memory[at].max(resident_kib(processes[at])? as f64 / 1024.0);
+            memory[at] = memory[at].max(resident_kib(processes[at].pid())? as f64 / 1024.0);
         }
     }
     let seconds = began.elapsed().as_secs_f64();
-    let share = |at: usize| -> Result<f64> { Ok((cpu_seconds(processes[at])? - before[at]) / seconds * 100.0) };
+    let share = |at: usize| -> Result<f64> { Ok((cpu_seconds(processes[at].pid())? - before[at]) / seconds * 100.0) };
     Ok(([share(0)?, share(1)?], memory))
-}
-
-/// User and system time so far: fields 14 and 15 of proc(5)'s `stat`, in hundredths of a second (USER_HZ).
-fn cpu_seconds(process: &Process) -> Result<f64> {
-    let stat = std::fs::read_to_string(format!("/proc/{}/stat", process.pid()))?;
-    let (_, rest) = stat.rsplit_once(") ").context("an odd stat")?;
-    let fields: Vec<&str> = rest.split(' ').collect();
-    let ticks: u64 = fields[11].parse::<u64>()? + fields[12].parse::<u64>()?;
-    Ok(ticks as f64 / 100.0)
-}
-
-/// `VmRSS` of proc(5)'s `status`.
-fn resident_kib(process: &Process) -> Result<u64> {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", process.pid()))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
-    line.split_whitespace().next().and_then(|kib| kib.parse().ok()).context("an odd VmRSS")
 }

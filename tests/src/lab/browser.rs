@@ -65,6 +65,29 @@ pub struct Viewer {
     _driver: Process,
 }
 
+/// A Chromium without a window, for a page that plays by itself: its address is the argument that lacks.
+///
+/// # Errors
+/// When there is no Chromium.
+pub fn chromium(name: &str, profile: &Path) -> Result<Recipe> {
+    Ok(Recipe::new(format!("{name}-chromium"), programs::find("chromium")?).args([
+        "--headless=new",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-dev-shm-usage",
+        "--no-first-run",
+        "--disable-background-networking",
+        "--disable-component-update",
+        "--disable-sync",
+        "--disable-quic",
+        "--autoplay-policy=no-user-gesture-required",
+        // The lab is on loopback, which WebRTC leaves out as a rule.
+        "--allow-loopback-in-peer-connection",
+        "--disable-features=WebRtcHideLocalIpsWithMdns",
+        &format!("--user-data-dir={}", profile.display()),
+    ]))
+}
+
 impl Viewer {
     /// Which program is missing, if any.
     #[must_use]
@@ -79,21 +102,7 @@ impl Viewer {
     /// When Chromium does not start or the page does not play; the message says what the page says.
     pub async fn watch(name: &str, url: &str, folder: &Path, logs: &Path) -> Result<Self> {
         let profile = folder.join(name);
-        let chromium = Recipe::new(format!("{name}-chromium"), programs::find("chromium")?).args([
-            "--headless=new",
-            "--no-sandbox",
-            "--disable-gpu",
-            "--disable-dev-shm-usage",
-            "--no-first-run",
-            "--disable-background-networking",
-            "--autoplay-policy=no-user-gesture-required",
-            // The lab is on loopback, which WebRTC leaves out as a rule.
-            "--allow-loopback-in-peer-connection",
-            "--disable-features=WebRtcHideLocalIpsWithMdns",
-            "--remote-debugging-port=0",
-            &format!("--user-data-dir={}", profile.display()),
-            "about:blank",
-        ]);
+        let chromium = chromium(name, &profile)?.args(["--remote-debugging-port=0", "about:blank"]);
         let mut chromium = chromium.start(logs)?;
         let driver = Recipe::new(format!("{name}-driver"), programs::find("chromedriver")?).args(["--port=0"]);
         let mut driver = driver.start(logs)?;

@@ -29,6 +29,7 @@ pub mod reader;
 pub mod redis;
 pub mod relay;
 pub mod wait;
+pub mod web_viewer;
 pub mod worker;
 pub mod worker_process;
 

@@ -30,6 +30,8 @@ pub struct Settings {
     pub instance: Option<String>,
     /// More lines of the `[mediamtx]` table (none).
     pub mediamtx: String,
+    /// Distribution nodes that relay streams instead of redirecting their server (none).
+    pub relaying: Vec<&'static str>,
     /// More tables of the configuration (none).
     pub more: String,
 }
@@ -228,6 +230,7 @@ expected_pollers = [{pollers}]
 [drain]
 {drain}
 {cameras}
+{source}
 [log]
 level = "{log}"
 {more}
@@ -255,6 +258,10 @@ level = "{log}"
         cameras = match fields.role {
             Role::Ingestion if !shared.settings.cameras.is_empty() => format!("[cameras]\n{}", shared.settings.cameras),
             _ => String::new(),
+        },
+        source = match shared.settings.relaying.contains(&fields.id.as_str()) {
+            true => "[distribution]\nsource = \"relay\"",
+            false => "",
         },
         more = shared.settings.more,
         log = std::env::var("MTXFLEET_LAB_LOG").unwrap_or_else(|_| "info".to_owned()),

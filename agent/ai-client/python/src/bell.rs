@@ -32,12 +32,7 @@ impl Bell {
         let (ear, mouth) = UnixStream::pair()?;
         ear.set_nonblocking(true)?;
         mouth.set_nonblocking(true)?;
-        Ok(Self {
-            ear,
-            mouth: Arc::new(mouth),
-            said: Arc::new(Mutex::new(Ok(()))),
-            waiting: Mutex::default(),
-        })
+        Ok(Self { ear, mouth: Arc::new(mouth), said: Arc::new(Mutex::new(Ok(()))), waiting: Mutex::default() })
     }
 
     /// What the event loop watches for reading.
@@ -53,20 +48,14 @@ impl Bell {
             Err(error) if error.kind() == ErrorKind::WouldBlock => {}
             read => drop(read?),
         }
-        let said = std::mem::replace(
-            &mut *self.said.lock().unwrap_or_else(PoisonError::into_inner),
-            Ok(()),
-        );
+        let said = std::mem::replace(&mut *self.said.lock().unwrap_or_else(PoisonError::into_inner), Ok(()));
         said.map_err(|error| to_python(&error))
     }
 }
 
 impl Bell {
     /// Rings when `wait` is over.
-    pub(crate) fn after(
-        &self,
-        wait: impl Future<Output = Result<(), Error>> + Send + 'static,
-    ) -> PyResult<()> {
+    pub(crate) fn after(&self, wait: impl Future<Output = Result<(), Error>> + Send + 'static) -> PyResult<()> {
         let (mouth, said) = (Arc::clone(&self.mouth), Arc::clone(&self.said));
         let task = runtime()?.spawn(async move {
             let outcome = wait.await;
@@ -81,12 +70,7 @@ impl Bell {
 
 impl Drop for Bell {
     fn drop(&mut self) {
-        if let Some(task) = self
-            .waiting
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take()
-        {
+        if let Some(task) = self.waiting.lock().unwrap_or_else(PoisonError::into_inner).take() {
             task.abort();
         }
     }

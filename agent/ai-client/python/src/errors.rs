@@ -5,24 +5,9 @@ use pyo3::create_exception;
 use pyo3::exceptions::{PyException, PyValueError};
 use pyo3::prelude::*;
 
-create_exception!(
-    mtxfleet,
-    StreamError,
-    PyException,
-    "A stream could not be opened, or is over."
-);
-create_exception!(
-    mtxfleet,
-    NotOpened,
-    StreamError,
-    "The stream did not come within `open_timeout`."
-);
-create_exception!(
-    mtxfleet,
-    Gone,
-    StreamError,
-    "The stream was away for longer than `give_up_after`."
-);
+create_exception!(mtxfleet, StreamError, PyException, "A stream could not be opened, or is over.");
+create_exception!(mtxfleet, NotOpened, StreamError, "The stream did not come within `open_timeout`.");
+create_exception!(mtxfleet, Gone, StreamError, "The stream was away for longer than `give_up_after`.");
 create_exception!(
     mtxfleet,
     TracksChanged,
@@ -58,9 +43,7 @@ pub(crate) fn to_python(error: &Error) -> PyErr {
     match error {
         Error::Config(_) => PyValueError::new_err(text),
         Error::NotOpened { .. } => NotOpened::new_err(text),
-        Error::Gone { .. } => Gone::new_err(format!(
-            "{text}. Open the stream again, or set `give_up_after` higher"
-        )),
+        Error::Gone { .. } => Gone::new_err(format!("{text}. Open the stream again, or set `give_up_after` higher")),
         Error::TracksChanged(_) => TracksChanged::new_err(text),
         Error::Checkpoint(Checkpoint::Superseded { .. }) => {
             Superseded::new_err(format!("{text}. Two running programs need two names"))

@@ -27,16 +27,11 @@ pub(crate) fn metrics_text() -> String {
 #[pyfunction]
 pub(crate) fn serve_metrics(python: Python<'_>, host: &str, port: u16) -> PyResult<u16> {
     let runtime = runtime()?;
-    let ip = host
-        .parse()
-        .map_err(|_| PyValueError::new_err(format!("host: {host:?} is no IP address")))?;
+    let ip = host.parse().map_err(|_| PyValueError::new_err(format!("host: {host:?} is no IP address")))?;
     let listen = SocketAddr::new(ip, port);
     let serving = python.detach(|| runtime.block_on(all().serve(listen)));
     let listener = serving.map_err(|error| PyOSError::new_err(format!("{listen}: {error}")))?;
     let port = listener.address().port();
-    SERVING
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner)
-        .push(listener);
+    SERVING.lock().unwrap_or_else(PoisonError::into_inner).push(listener);
     Ok(port)
 }

@@ -23,11 +23,7 @@ pub(crate) struct Frame {
 
 impl Frame {
     pub(crate) fn new(frame: client::Frame, gap: Option<Discontinuity>) -> Self {
-        Self {
-            frame,
-            gap,
-            data: PyOnceLock::new(),
-        }
+        Self { frame, gap, data: PyOnceLock::new() }
     }
 }
 
@@ -89,12 +85,10 @@ impl Frame {
     /// H.264 and H.265: NAL units behind start codes (Annex B). Others: the payloads of its packets, joined.
     #[getter]
     fn data(&self, python: Python<'_>) -> PyResult<Py<PyBytes>> {
-        let made = self
-            .data
-            .get_or_try_init(python, || match &self.frame.data {
-                Data::AnnexB(bytes) => copied(python, bytes),
-                Data::Payloads(payloads) => copied(python, &payloads.concat()),
-            })?;
+        let made = self.data.get_or_try_init(python, || match &self.frame.data {
+            Data::AnnexB(bytes) => copied(python, bytes),
+            Data::Payloads(payloads) => copied(python, &payloads.concat()),
+        })?;
         Ok(made.clone_ref(python))
     }
 
@@ -103,10 +97,7 @@ impl Frame {
     fn payloads<'py>(&self, python: Python<'py>) -> PyResult<Bound<'py, PyList>> {
         match &self.frame.data {
             Data::AnnexB(_) => PyList::new(python, [self.data(python)?]),
-            Data::Payloads(payloads) => PyList::new(
-                python,
-                payloads.iter().map(|bytes| PyBytes::new(python, bytes)),
-            ),
+            Data::Payloads(payloads) => PyList::new(python, payloads.iter().map(|bytes| PyBytes::new(python, bytes))),
         }
     }
 
@@ -158,13 +149,8 @@ pub(crate) struct Discontinuity {
 #[pymethods]
 impl Discontinuity {
     fn __repr__(&self) -> String {
-        let lost = self
-            .lost_packets
-            .map_or("?".to_owned(), |packets| packets.to_string());
-        format!(
-            "<Discontinuity track={} {} lost_packets={lost}>",
-            self.track, self.kind
-        )
+        let lost = self.lost_packets.map_or("?".to_owned(), |packets| packets.to_string());
+        format!("<Discontinuity track={} {} lost_packets={lost}>", self.track, self.kind)
     }
 }
 
@@ -175,40 +161,16 @@ impl Discontinuity {
 
     /// This one and the next, with no frame between them, as one.
     pub(crate) fn and(self, next: &Self) -> Self {
-        let lost_packets = self
-            .lost_packets
-            .zip(next.lost_packets)
-            .map(|(first, second)| first + second);
-        let kind = if next.kind == UNPROVEN {
-            UNPROVEN
-        } else {
-            self.kind
-        };
-        Self {
-            lost_packets,
-            kind,
-            before: next.before,
-            ..self
-        }
+        let lost_packets = self.lost_packets.zip(next.lost_packets).map(|(first, second)| first + second);
+        let kind = if next.kind == UNPROVEN { UNPROVEN } else { self.kind };
+        Self { lost_packets, kind, before: next.before, ..self }
     }
 }
 
 impl From<client::Discontinuity> for Discontinuity {
     fn from(gap: client::Discontinuity) -> Self {
-        let client::Discontinuity {
-            track,
-            after,
-            before,
-            lost_packets,
-            kind,
-        } = gap;
-        Self {
-            track,
-            after,
-            before,
-            lost_packets,
-            kind: self::kind(kind),
-        }
+        let client::Discontinuity { track, after, before, lost_packets, kind } = gap;
+        Self { track, after, before, lost_packets, kind: self::kind(kind) }
     }
 }
 
@@ -244,22 +206,11 @@ impl Start {
 impl From<&client::Start> for Start {
     fn from(start: &client::Start) -> Self {
         match start {
-            client::Start::Live => Self {
-                kind: "live",
-                ..Self::default()
-            },
-            client::Start::Resumed { done, after, at } => Self {
-                kind: "resumed",
-                done: *done,
-                after: Some(*after),
-                at: seconds(*at),
-                why: None,
-            },
-            client::Start::Unknown { why } => Self {
-                kind: "unknown",
-                why: Some(why.clone()),
-                ..Self::default()
-            },
+            client::Start::Live => Self { kind: "live", ..Self::default() },
+            client::Start::Resumed { done, after, at } => {
+                Self { kind: "resumed", done: *done, after: Some(*after), at: seconds(*at), why: None }
+            }
+            client::Start::Unknown { why } => Self { kind: "unknown", why: Some(why.clone()), ..Self::default() },
         }
     }
 }
@@ -284,10 +235,7 @@ pub(crate) struct Track {
 #[pymethods]
 impl Track {
     fn __repr__(&self) -> String {
-        format!(
-            "<Track {} {} at {} Hz>",
-            self.media, self.encoding, self.clock_rate
-        )
+        format!("<Track {} {} at {} Hz>", self.media, self.encoding, self.clock_rate)
     }
 }
 

@@ -52,9 +52,7 @@ impl TryFrom<Options> for StreamConfig {
             "direct" => Via::Direct,
             "stable-url" => Via::StableUrl,
             other => {
-                return Err(PyValueError::new_err(format!(
-                    "via: {other:?}; write \"direct\" or \"stable-url\""
-                )));
+                return Err(PyValueError::new_err(format!("via: {other:?}; write \"direct\" or \"stable-url\"")));
             }
         };
         let password = given.password.unwrap_or_default();
@@ -83,10 +81,7 @@ impl TryFrom<Options> for StreamConfig {
             cover_timeout: duration("cover_timeout", given.cover_timeout)?,
             silence_timeout: duration("silence_timeout", given.silence_timeout)?,
             recording_timeout: duration("recording_timeout", given.recording_timeout)?,
-            give_up_after: given
-                .give_up_after
-                .map(|limit| duration("give_up_after", limit))
-                .transpose()?,
+            give_up_after: given.give_up_after.map(|limit| duration("give_up_after", limit)).transpose()?,
             ..Self::new(given.stream, given.worker, given.url, given.cluster)
         };
         config.check().map_err(|error| to_python(&error))?;
@@ -97,9 +92,6 @@ impl TryFrom<Options> for StreamConfig {
 /// # Errors
 /// `ValueError` for what is no length of time.
 pub(crate) fn duration(name: &str, seconds: f64) -> PyResult<Duration> {
-    Duration::try_from_secs_f64(seconds).map_err(|_| {
-        PyValueError::new_err(format!(
-            "{name}: {seconds} is no number of seconds of 0 or more"
-        ))
-    })
+    Duration::try_from_secs_f64(seconds)
+        .map_err(|_| PyValueError::new_err(format!("{name}: {seconds} is no number of seconds of 0 or more")))
 }

@@ -16,20 +16,12 @@ static RUNTIME: OnceLock<(u32, Runtime)> = OnceLock::new();
 pub(crate) fn runtime() -> PyResult<&'static Runtime> {
     let own = std::process::id();
     if RUNTIME.get().is_none() {
-        let made = Builder::new_multi_thread()
-            .worker_threads(THREADS)
-            .thread_name("mtxfleet")
-            .enable_all()
-            .build();
-        let made = made.map_err(|error| {
-            PyRuntimeError::new_err(format!("threads cannot be started: {error}"))
-        })?;
+        let made = Builder::new_multi_thread().worker_threads(THREADS).thread_name("mtxfleet").enable_all().build();
+        let made = made.map_err(|error| PyRuntimeError::new_err(format!("threads cannot be started: {error}")))?;
         // Whoever comes second drops theirs.
         let _ = RUNTIME.set((own, made));
     }
-    let (pid, runtime) = RUNTIME
-        .get()
-        .ok_or_else(|| PyRuntimeError::new_err("no threads"))?;
+    let (pid, runtime) = RUNTIME.get().ok_or_else(|| PyRuntimeError::new_err("no threads"))?;
     if *pid != own {
         return Err(PyRuntimeError::new_err(
             "this process was forked from one that has streams; start it with \

@@ -108,9 +108,7 @@ impl Source {
         if let Some(taken) = self.take()? {
             return Ok(Some(taken));
         }
-        let limit = timeout
-            .map(|limit| duration("timeout", limit))
-            .transpose()?;
+        let limit = timeout.map(|limit| duration("timeout", limit)).transpose()?;
         self.wait(python, limit, Wait::Item)?;
         self.take()
     }
@@ -132,9 +130,7 @@ impl Source {
                 got.gaps.push(gap.clone());
                 Ok(Some(Taken::Gap(gap)))
             }
-            Some(Ok(Item::Frame(frame))) if got.gaps.is_empty() => {
-                Ok(Some(Taken::Frame(Frame::new(frame, None))))
-            }
+            Some(Ok(Item::Frame(frame))) if got.gaps.is_empty() => Ok(Some(Taken::Frame(Frame::new(frame, None)))),
             Some(Ok(Item::Frame(frame))) => {
                 let before = got.gaps.extract_if(.., |gap| gap.track() == frame.track);
                 let gap = before.reduce(|whole, next| whole.and(&next));
@@ -149,10 +145,7 @@ impl Source {
         let runtime = runtime()?;
         let shared = Arc::clone(&self.0);
         let mut closing = runtime.spawn(async move { shared.close().await });
-        while python
-            .detach(|| runtime.block_on(async { timeout(SIGNALS_EVERY, &mut closing).await }))
-            .is_err()
-        {
+        while python.detach(|| runtime.block_on(async { timeout(SIGNALS_EVERY, &mut closing).await })).is_err() {
             python.check_signals()?;
         }
         Ok(())
@@ -218,14 +211,7 @@ impl Source {
     /// Id of the connection that delivers; `None` while none does.
     #[getter]
     fn leg(&self) -> PyResult<Option<String>> {
-        Ok(self
-            .0
-            .opened()?
-            .status
-            .borrow()
-            .leg
-            .as_ref()
-            .map(ToString::to_string))
+        Ok(self.0.opened()?.status.borrow().leg.as_ref().map(ToString::to_string))
     }
 }
 
@@ -243,16 +229,13 @@ impl Source {
         loop {
             let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
             let step = left.map_or(SIGNALS_EVERY, |left| left.min(SIGNALS_EVERY));
-            let came = python
-                .detach(|| runtime.block_on(async { timeout(step, self.0.reach(what)).await }));
+            let came = python.detach(|| runtime.block_on(async { timeout(step, self.0.reach(what)).await }));
             if let Ok(reached) = came {
                 return reached.map_err(|error| to_python(&error));
             }
             python.check_signals()?;
             if left.is_some_and(|left| left <= step) {
-                return Err(PyTimeoutError::new_err(
-                    "no frame came in time; nothing is lost, so ask again",
-                ));
+                return Err(PyTimeoutError::new_err("no frame came in time; nothing is lost, so ask again"));
             }
         }
     }
@@ -292,11 +275,7 @@ impl Shared {
                     figures::all().add(&stream);
                     let (tracks, start) = (stream.tracks().to_vec(), stream.start().clone());
                     // Opened once only.
-                    let _ = self.opened.set(Opened {
-                        tracks,
-                        start,
-                        status: stream.watch(),
-                    });
+                    let _ = self.opened.set(Opened { tracks, start, status: stream.watch() });
                     *phase = Phase::Open(Box::new(stream));
                 }
             }
@@ -347,9 +326,7 @@ impl Shared {
     fn opened(&self) -> PyResult<&Opened> {
         let opened = self.opened.get();
         opened.ok_or_else(|| {
-            PyRuntimeError::new_err(
-                "the stream is not open yet; iterate over it, or use it with `with`",
-            )
+            PyRuntimeError::new_err("the stream is not open yet; iterate over it, or use it with `with`")
         })
     }
 }

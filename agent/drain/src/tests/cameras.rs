@@ -59,6 +59,8 @@ struct World {
     lag: usize,
     heard: VecDeque<(Vec<ObservedLeg>, BTreeMap<StreamName, Owner>)>,
     most_away: usize,
+    /// Distribution nodes relay, and are at the next owner so many looks after it has the camera.
+    relays: Option<Patience>,
 }
 
 impl World {
@@ -66,7 +68,9 @@ impl World {
         let order = Order { drain: id("d1"), node: id("ingest-1"), reason: "test".into(), forced: false, plan: None };
         let (drain, log) = Drain::begin(order, settings, Mono(Duration::ZERO), UnixMillis(1_000_000));
         let (cameras, workers, cut, heard) = Default::default();
-        Self { now: Duration::ZERO, looks: 0, cameras, workers, drain, log, cut, legs: 0, lag: 0, heard, most_away: 0 }
+        let (looks, legs, lag, most_away) = (0, 0, 0, 0);
+        let (now, relays) = (Duration::ZERO, None);
+        Self { now, looks, cameras, workers, drain, log, cut, legs, lag, heard, most_away, relays }
     }
 
     fn camera(mut self, name: &str, source: CameraSource, elsewhere_after: Patience) -> Self {
@@ -121,7 +125,13 @@ impl World {
     }
 
     fn cameras_act(&mut self) {
+        let relays_come = self.relays.flatten().map(|looks| LOOK_EVERY * looks);
         for camera in self.cameras.values_mut() {
+            if let (Some(after), Some(since)) = (relays_come, camera.elsewhere_since)
+                && self.now >= since + after
+            {
+                camera.pulls.clear();
+            }
             let since = match camera.source {
                 CameraSource::Pulled => Some(0),
                 CameraSource::Pushed => camera.gone_at,
@@ -194,13 +204,18 @@ impl World {
             pulls: camera
                 .pulls
                 .iter()
-                .map(|node| Pull { session: format!("pull {node} {name}"), node: id(node) })
+                .map(|node| Pull {
+                    session: format!("pull {node} {name}"),
+                    node: id(node),
+                    moves: self.relays.is_some(),
+                })
                 .collect(),
         });
         let cameras: Vec<ObservedCamera> = cameras.collect();
         let pulled = |leg: &&ObservedLeg| {
             let of_stream = cameras.iter().filter(|camera| camera.stream == leg.stream);
-            of_stream.flat_map(|camera| &camera.pulls).any(|pull| Some(&pull.node) == leg.at.as_ref())
+            let mut pulls = of_stream.flat_map(|camera| &camera.pulls).filter(|pull| !pull.moves);
+            pulls.any(|pull| Some(&pull.node) == leg.at.as_ref())
         };
         let owner: NodeId = id(OWNER);
         let side = IngestionSide {
@@ -329,6 +344,33 @@ fn workers_bridge_the_change_of_owner_and_come_back_and_none_is_cut() {
     assert_eq!(at, [Some("dist-1"), Some("dist-2")], "each is back where it was");
     let ways: BTreeSet<String> = record.legs.iter().map(|leg| format!("{:?}", leg.how)).collect();
     assert_eq!(ways.len(), 3, "to the owner, and back to two nodes: {ways:?}");
+    assert_eq!(record.cameras[0].how, CameraEnd::At(id(OWNER)));
+    assert!(record.phases.iter().all(|phase| !phase.timed_out), "{:#?}", record.phases);
+}
+
+#[test]
+fn relays_come_to_the_next_owner_by_themselves_and_nobody_behind_them_is_told_or_cut() {
+    let mut world = World::new(Settings::default())
+        .camera("cam1", Pulled, Some(20))
+        .worker("cam1", Some("dist-1"), Some(3))
+        .worker("cam1", Some("dist-2"), Some(3));
+    world.relays = Some(Some(100));
+    let record = world.run();
+    let told = |action: &&Action| matches!(action, Action::Move(_) | Action::Disconnect { .. });
+    assert_eq!(world.log.iter().find(told), None);
+    assert_eq!(world.cut, Vec::<String>::new());
+    assert_eq!(record.cameras[0].how, CameraEnd::At(id(OWNER)));
+    assert!(world.now > LOOK_EVERY * 120, "it waited for them");
+    assert!(record.phases.iter().all(|phase| !phase.timed_out), "{:#?}", record.phases);
+}
+
+#[test]
+fn a_relay_that_does_not_come_to_the_next_owner_is_cut_after_a_while() {
+    let mut world =
+        World::new(Settings::default()).camera("cam1", Pulled, Some(0)).worker("cam1", Some("dist-1"), None);
+    world.relays = Some(None);
+    let record = world.run();
+    assert_eq!(world.cut, ["w0"]);
     assert_eq!(record.cameras[0].how, CameraEnd::At(id(OWNER)));
     assert!(record.phases.iter().all(|phase| !phase.timed_out), "{:#?}", record.phases);
 }

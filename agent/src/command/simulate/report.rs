@@ -176,17 +176,7 @@ fn against(own: &Frontier, peer: &Frontier) -> String {
 
 /// One line a seed follows.
 pub(super) fn seeds() -> Table {
-    Table::new(&[
-        "SEED",
-        "AT 0.05 % OVER",
-        "HPA",
-        "AT 0.01 % OVER",
-        "HPA",
-        "POINTS",
-        "CHEAPER",
-        "WORST",
-        "AT OVER",
-    ])
+    Table::new(&["SEED", "AT 0.05 % OVER", "HPA", "AT 0.01 % OVER", "HPA", "POINTS", "CHEAPER", "WORST", "AT OVER"])
 }
 
 pub(super) fn seed(table: &mut Table, seed: u64, own: &Frontier, hpa: &Frontier) {
