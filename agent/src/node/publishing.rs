@@ -27,6 +27,7 @@ pub struct Said {
     load_state: Option<NodeState>,
     streams: Option<Vec<StreamReport>>,
     drain: Option<Option<DrainReport>>,
+    moves: Option<Option<DrainReport>>,
     word: Option<BalancerWord>,
     owners: Option<Vec<(StreamName, NodeId, String)>>,
     warm: Option<Vec<StreamName>>,
@@ -65,6 +66,10 @@ impl Node {
         let drain = self.draining.drain.as_ref().map(mtxfleet_drain::Drain::report);
         if is_news(&mut self.said.drain, &drain) {
             effects.push(Effect::PublishDrain(drain));
+        }
+        let moves = self.changing_hands.under_way.as_ref().map(mtxfleet_drain::HandOver::report);
+        if is_news(&mut self.said.moves, &moves) {
+            effects.push(Effect::PublishMoves(moves));
         }
         if is_news(&mut self.said.streams, &self.server.streams) {
             effects.push(Effect::PublishStreams(self.server.streams.clone()));

@@ -21,7 +21,7 @@ use serde::de::DeserializeOwned;
 
 use super::counters::GossipCounters;
 use super::probe::{Nonce, Probe, Received, Subject};
-use super::publish::{CAMERAS, CONTROLS, DECISIONS, DRAIN, FACTS, LEFT, LOAD, PLAN, STREAMS, TERMS};
+use super::publish::{CAMERAS, CONTROLS, DECISIONS, DRAIN, FACTS, LEFT, LOAD, MOVES, PLAN, STREAMS, TERMS};
 use super::silence::{Act, Silence};
 use crate::node::event::Peer;
 
@@ -98,6 +98,7 @@ struct Known {
     facts: Slot<NodeFacts>,
     load: Slot<LoadReport>,
     drain: Slot<DrainReport>,
+    moves: Slot<DrainReport>,
     terms: Slot<TermsReport>,
     plan: Slot<Arc<Plan>>,
     decisions: Slot<Arc<DecisionsReport>>,
@@ -181,6 +182,7 @@ impl View {
             load: known.load.value.clone(),
             streams: Arc::clone(&known.streams),
             drain: known.drain.value.clone(),
+            moves: known.moves.value.clone(),
             terms: known.terms.value.clone(),
             plan: known.plan.value.clone(),
             decisions: known.decisions.value.clone(),
@@ -382,6 +384,7 @@ impl Known {
             facts: Slot::default(),
             load: Slot::default(),
             drain: Slot::default(),
+            moves: Slot::default(),
             terms: Slot::default(),
             plan: Slot::default(),
             decisions: Slot::default(),
@@ -396,6 +399,7 @@ impl Known {
         let mut matters = std::mem::replace(&mut self.left, state.contains_key(LEFT)) != self.left;
         matters |= self.facts.read(node, state, FACTS, counters);
         matters |= self.drain.read(node, state, DRAIN, counters);
+        matters |= self.moves.read(node, state, MOVES, counters);
         matters |= self.terms.read(node, state, TERMS, counters);
         matters |= self.plan.read_shared::<Plan>(node, state, PLAN, counters);
         matters |= self.controls.read_shared::<Vec<Control>>(node, state, CONTROLS, counters);
