@@ -37,7 +37,7 @@ struct Fleet {
 
 impl Fleet {
     /// `many` names for the first camera, or for each its own.
-    async fn start(kinds: impl IntoIterator<Item = CameraKind>, many: Option<usize>, server: ServerBinary) -> Self {
+    async fn start(kinds: impl Into<Vec<CameraKind>>, many: Option<usize>, server: ServerBinary) -> Self {
         let cameras = "file = \"../cameras.toml\"\nsettle = \"2s\"\nlet_go_after = \"1s\"".to_owned();
         let settings = Settings { cameras, ..Settings::demo() };
         let builder = Lab::builder().ingestion(2).distribution(2).pulled(kinds).settings(settings).server(server);

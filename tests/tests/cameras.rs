@@ -248,9 +248,8 @@ async fn says_no_password(lab: &Lab) -> Result<()> {
         }
         for command in ["streams", "status", "availability", "decisions"] {
             let program = programs::of_workspace("mtxfleet")?;
-            let run = tokio::process::Command::new(program)
-                .args([command, "--agent", &node.agent.url()])
-                .env("MTXFLEET_TOKEN", &lab.token);
+            let mut run = tokio::process::Command::new(program);
+            run.args([command, "--agent", &node.agent.url()]).env("MTXFLEET_TOKEN", &lab.token);
             let output = run.kill_on_drop(true).output().await?;
             texts.push((format!("mtxfleet {command}"), [output.stdout, output.stderr].concat()));
         }

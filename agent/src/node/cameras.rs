@@ -96,7 +96,7 @@ impl Cameras {
     }
 
     /// Cameras pulled here that another node is to have and delivers.
-    pub(super) fn to_hand_over(&self) -> impl Iterator<Item = &StreamName> {
+    pub(super) fn delivered_elsewhere(&self) -> impl Iterator<Item = &StreamName> {
         let is_here = |stream: &&StreamName| self.paths.as_ref().is_some_and(|paths| paths.ours.contains(*stream));
         self.elsewhere.keys().filter(is_here)
     }
@@ -216,8 +216,7 @@ impl Node {
     /// as long as it is in the last look at MediaMTX, which may be older than that: it is not claimed once more.
     fn look_elsewhere(&mut self, now: Mono, paths: &PullsReport) {
         let before = std::mem::take(&mut self.cameras.elsewhere);
-        let in_look = |stream: &&StreamName| self.server.sample.paths.iter().any(|path| path.name == stream.as_str());
-        let let_go_of = before.keys().filter(|stream| !paths.ours.contains(*stream)).filter(in_look);
+        let let_go_of = before.keys().filter(|stream| !paths.ours.contains(*stream) && self.has_path(stream));
         let delivered = paths.ours.iter().chain(let_go_of).filter(|stream| {
             let target = self.cameras.placed.get(*stream).filter(|target| **target != self.settings.id);
             let member = target.and_then(|target| self.fleet.get(target));

@@ -25,7 +25,7 @@ impl Node {
         }
         let mut hand_over = match self.changing_hands.under_way.take() {
             Some(hand_over) => hand_over,
-            None if self.cameras.to_hand_over().next().is_none() => return,
+            None if self.to_hand_over().next().is_none() => return,
             None => {
                 effects.push(Effect::SetPace(Pace::Brisk));
                 let id = DrainId::new(format!("{}.cameras.{}", self.settings.id, now.wall.0));
@@ -33,7 +33,7 @@ impl Node {
                 HandOver::begin(id, self.settings.id.clone(), self.settings.drain.clone(), now.mono, now.wall)
             }
         };
-        hand_over.take_in(self.cameras.to_hand_over().cloned(), now.mono);
+        hand_over.take_in(self.to_hand_over().cloned(), now.mono);
         hand_over.call_off(|stream| self.cameras.is_placed_at(stream, &self.settings.id));
         let actions = hand_over.observe(&self.seen_of_hand_over(now, hand_over.moving()));
         let (id, node, deadline) = (hand_over.id().clone(), self.settings.id.clone(), hand_over.deadline());
@@ -58,6 +58,11 @@ impl Node {
         if is_over {
             self.end_handing_over(now, effects);
         }
+    }
+
+    /// Cameras pulled here that another node is to have and delivers.
+    fn to_hand_over(&self) -> impl Iterator<Item = &StreamName> {
+        self.cameras.delivered_elsewhere().filter(|stream| self.has_path(stream))
     }
 
     fn end_handing_over(&mut self, now: Now, effects: &mut Vec<Effect>) {

@@ -15,8 +15,8 @@ impl Node {
     pub(super) fn ingestion_side<'a>(&'a self, more: impl IntoIterator<Item = &'a StreamName>) -> IngestionSide {
         let cameras: Vec<ObservedCamera> =
             self.server.sample.paths.iter().filter_map(|path| self.camera(path)).collect();
-        let here = cameras.iter().map(|camera| &camera.stream);
-        let streams: BTreeSet<StreamName> = here.chain(more).cloned().collect();
+        let here = cameras.iter().map(|camera| camera.stream.clone());
+        let streams: BTreeSet<StreamName> = here.chain(more.into_iter().cloned()).collect();
         IngestionSide {
             legs_elsewhere: self.legs_through(&cameras),
             legs_at_owners: self.legs_at_owners(&streams),
@@ -45,9 +45,15 @@ impl Node {
     pub fn may_let_go(&self, stream: &StreamName) -> bool {
         match (&self.draining.drain, &self.changing_hands.under_way) {
             (Some(drain), _) => drain.may_let_go(stream),
-            (None, Some(hand_over)) => hand_over.may_let_go(stream),
-            (None, None) => false,
+            (None, Some(hand_over)) if hand_over.moving().contains(stream) => hand_over.may_let_go(stream),
+            // Nobody reads what is not there.
+            (None, _) => self.server.looked.is_some() && !self.has_path(stream),
         }
+    }
+
+    /// As far as the last look says.
+    pub(super) fn has_path(&self, stream: &StreamName) -> bool {
+        self.server.sample.paths.iter().any(|path| path.name == stream.as_str())
     }
 
     fn camera(&self, path: &PathSample) -> Option<ObservedCamera> {

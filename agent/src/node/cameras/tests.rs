@@ -282,7 +282,7 @@ fn a_drain_that_begins_while_cameras_change_hands_takes_their_place() {
     site.peers.insert("n", joined);
     let leaving: BTreeSet<StreamName> = site.paths.difference(&site.mine()).cloned().collect();
     site.delivers("n", &leaving);
-    site.pass(6);
+    site.pass(7);
     assert!(site.world.node.changing_hands.under_way.is_some());
     site.effects.clear();
     site.apply(Event::DrainOrdered { ticket: Ticket(1), order: DrainOrder { force: true, reason: String::new() } });
