@@ -233,6 +233,7 @@ impl EventLoop {
                 edges.gossip.set_streams(&streams).await;
             }
             Effect::PublishDrain(drain) => complain(edges.gossip.set_drain(drain.as_ref()).await),
+            Effect::PublishMoves(moves) => complain(edges.gossip.set_moves(moves.as_ref()).await),
             Effect::PersistControls(saved) => {
                 if let Err(error) = edges.controls_file.save(Some(saved)).await {
                     tracing::error!(%error, "pauses and protection are not on disk; free space in node.state_dir");

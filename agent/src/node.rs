@@ -2,7 +2,7 @@
 //!
 //! One task owns the [`Node`]; nothing in it awaits, locks, or reads a clock. It routes: to [`readers`] (who reads
 //! here), [`traffic`] (how much), [`balancers`] (what load balancers are told), [`draining`] (the five phases, in crate
-//! `drain`), [`handing_over`] (an ingestion node's cameras in it), [`neighbours`] (what other nodes' drains ask of this
+//! `drain`), [`handing_over`] (an ingestion node's cameras in it), [`changing_hands`] (those that go while it stays), [`neighbours`] (what other nodes' drains ask of this
 //! one), [`leadership`] (who decides for this role, in crate `leader`), [`orchestrating`] (deciding, when this node is
 //! elected), [`carrying_out`] (its own part of plans), [`controls`] (pauses), [`cameras`] (which cameras are
 //! pulled here), [`claims`] (who has had a stream last) and [`publishing`] (what the world hears).
@@ -11,6 +11,7 @@ pub mod availability;
 pub mod balancers;
 pub mod cameras;
 pub mod carrying_out;
+pub mod changing_hands;
 pub mod claims;
 pub mod cloud;
 pub mod controls;
@@ -46,6 +47,7 @@ use availability::Availabilities;
 use balancers::Balancers;
 use cameras::{CameraSettings, Cameras};
 use carrying_out::CarryingOut;
+use changing_hands::ChangingHands;
 use claims::Claims;
 use cloud::{Cloud, CloudSettings};
 use controls::{Controls, SavedControls};
@@ -121,6 +123,7 @@ pub struct Node {
     leadership: Leadership,
     orchestrating: Orchestrating,
     carrying_out: CarryingOut,
+    changing_hands: ChangingHands,
     controls: Controls,
     cloud: Option<Cloud>,
     health: Health,
@@ -169,6 +172,7 @@ impl Node {
             leadership: Leadership::new(settings.facts.role, settings.id.clone(), settings.leadership),
             orchestrating: Orchestrating::new(settings.orchestrator.take(), now.mono),
             carrying_out: CarryingOut::default(),
+            changing_hands: ChangingHands::default(),
             controls: Controls::new(std::mem::take(&mut settings.controls)),
             cloud: settings.cloud.map(|cloud| Cloud::new(cloud, &settings.facts)),
             health: Health::new(now.mono, settings.can_restart_server, settings.restart_back_off),

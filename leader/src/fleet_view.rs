@@ -40,6 +40,8 @@ pub struct Peer {
     /// Shared with gossip: in a large fleet a copy at each look would be most of an agent's work.
     pub streams: Arc<[StreamReport]>,
     pub drain: Option<DrainReport>,
+    /// Cameras that it hands over while it stays in service, and the legs that read them.
+    pub moves: Option<DrainReport>,
     /// What it knows of the orchestrators' terms.
     pub terms: Option<TermsReport>,
     /// What it wants as an orchestrator, or wanted last.
@@ -63,6 +65,7 @@ impl Peer {
             load: None,
             streams: Arc::default(),
             drain: None,
+            moves: None,
             terms: None,
             plan: None,
             decisions: None,
@@ -122,6 +125,7 @@ impl Member {
             facts: self.peer.facts.clone(),
             load: self.peer.load.clone(),
             drain: self.peer.drain.clone(),
+            moves: self.peer.moves.clone(),
             cameras: self.peer.cameras.clone(),
         }
     }

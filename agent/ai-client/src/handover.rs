@@ -319,6 +319,7 @@ impl Handover {
                 self.over(now, drain);
             }
             EventKind::DrainEnded(record) => self.over(now, &record.drain),
+            EventKind::CamerasHandedOver { hand_over, .. } => self.over(now, hand_over),
             EventKind::NodeStateChanged { to: NodeState::Active, .. } => self.memory.back(&event.node),
             _ => {}
         }
@@ -384,12 +385,17 @@ impl Handover {
         }
         self.since = now;
         self.ever_live = true;
-        self.bridge = None;
+        let bridge = self.bridge.take();
         if let Some(Order { drain, leg, reason }) = attempt.order {
-            if reason == MoveReason::OwnerChanges {
-                let until = if self.memory.is_over(&drain) { now } else { now.saturating_add(BRIDGE_FOR) };
-                self.bridge = Some(Bridge { drain: drain.clone(), until });
-            }
+            self.bridge = match reason {
+                MoveReason::OwnerChanges => {
+                    let until = if self.memory.is_over(&drain) { now } else { now.saturating_add(BRIDGE_FOR) };
+                    Some(Bridge { drain: drain.clone(), until })
+                }
+                // The owner that it bridges to hands the camera on: it is not at home there either.
+                MoveReason::NodeLeaves => bridge,
+                MoveReason::OwnerChanged | MoveReason::CameraLeaves => None,
+            };
             let to = attempt.target.node().cloned();
             self.actions.push(Action::Moved { drain, leg, new_leg: attempt.leg.clone(), to });
         } else if let Some((drain, leg)) = self.camera_leaves.take_if(|_| nothing_delivered) {

@@ -7,7 +7,8 @@
 //! ```
 //! Every agent computes the same placement from the same inventory and the same nodes, and carries out its own part. A
 //! camera moves **make before break**: its next owner pulls it beside the old one, which goes on until gossip shows the
-//! next one delivering; from then on it claims the camera no longer, and lets go a moment later.
+//! next one delivering; from then on it claims the camera no longer, leads its workers over ([`super::changing_hands`]), and
+//! lets go.
 //!
 //! Where two nodes do not agree (inventories that differ, gossip that is late), a camera may be pulled twice for a while,
 //! never not at all: nobody lets go before another delivers. Which of the two is read is decided by their claims alike
@@ -87,7 +88,7 @@ pub enum Holding {
     NobodyElseDelivers,
     /// Readers are on their way to it.
     OwnerIsNew,
-    /// This node's drain moves its readers first.
+    /// Its workers are led over first.
     ReadersHere,
 }
 
@@ -95,6 +96,16 @@ impl Cameras {
     /// Whether another node is to have it and delivers it: it is claimed here no longer.
     pub(super) fn is_withdrawn(&self, stream: &StreamName) -> bool {
         self.elsewhere.contains_key(stream)
+    }
+
+    /// Cameras pulled here that another node is to have and delivers.
+    pub(super) fn delivered_elsewhere(&self) -> impl Iterator<Item = &StreamName> {
+        let is_here = |stream: &&StreamName| self.paths.as_ref().is_some_and(|paths| paths.ours.contains(*stream));
+        self.elsewhere.keys().filter(is_here)
+    }
+
+    pub(super) fn is_placed_at(&self, stream: &StreamName, node: &NodeId) -> bool {
+        self.placed.get(stream) == Some(node)
     }
 
     /// Whether this camera's path is ours to add and delete.
@@ -157,6 +168,7 @@ impl Node {
         self.place_cameras(now.mono, settings);
         let Some(paths) = self.cameras.paths.clone() else { return };
         self.look_elsewhere(now.mono, &paths);
+        self.go_on_handing_over(now, effects);
         let orders = self.pull_orders(now.mono, settings, &paths);
         if self.cameras.orders.as_ref() != Some(&orders) {
             self.say_taken(now, &orders, &paths, effects);
@@ -211,8 +223,7 @@ impl Node {
     /// as long as it is in the last look at MediaMTX, which may be older than that: it is not claimed once more.
     fn look_elsewhere(&mut self, now: Mono, paths: &PullsReport) {
         let before = std::mem::take(&mut self.cameras.elsewhere);
-        let in_look = |stream: &&StreamName| self.server.sample.paths.iter().any(|path| path.name == stream.as_str());
-        let let_go_of = before.keys().filter(|stream| !paths.ours.contains(*stream)).filter(in_look);
+        let let_go_of = before.keys().filter(|stream| !paths.ours.contains(*stream) && self.has_path(stream));
         let delivered = paths.ours.iter().chain(let_go_of).filter(|stream| {
             let target = self.cameras.placed.get(*stream).filter(|target| **target != self.settings.id);
             let member = target.and_then(|target| self.fleet.get(target));

@@ -31,6 +31,7 @@ pub struct Said {
     counts: [Option<u32>; 3],
     streams: Option<Vec<StreamReport>>,
     drain: Option<Option<DrainReport>>,
+    moves: Option<Option<DrainReport>>,
     word: Option<BalancerWord>,
     owners: Option<Vec<(StreamName, NodeId, String)>>,
     warm: Option<Vec<StreamName>>,
@@ -71,6 +72,10 @@ impl Node {
             effects.push(Effect::PublishDrain(drain));
         }
         self.publish_load(now, effects);
+        let moves = self.changing_hands.under_way.as_ref().map(mtxfleet_drain::HandOver::report);
+        if is_news(&mut self.said.moves, &moves) {
+            effects.push(Effect::PublishMoves(moves));
+        }
         if is_news(&mut self.said.streams, &self.server.streams) {
             effects.push(Effect::PublishStreams(self.server.streams.clone()));
         }

@@ -458,6 +458,41 @@ fn a_neighbours_drain_warms_its_streams_here_and_is_told_to_workers_once() {
 }
 
 #[test]
+fn cameras_that_a_neighbour_hands_over_are_told_to_their_workers_until_it_is_over_or_dies() {
+    let mut world = World::serving(Role::Distribution);
+    let reader = |legs: &[(&str, &str)]| {
+        let streams = [stream("cam1", false, legs), stream("cam2", false, &[("w2", "leg2")])].into();
+        Peer { streams, ..peer("d", Role::Distribution) }
+    };
+    let mut b = peer("b", Role::Ingestion);
+    b.streams = [stream("cam2", true, &[("w3", "leg3")])].into();
+    b.moves = Some(drain_report(&[("cam1", &[1])], &["leg1"]));
+    let effects = world.apply(Event::Peers(vec![b.clone(), reader(&[("w1", "leg1")])]));
+    assert_eq!(echoes(&effects), ["drain.notice", "drain.move"]);
+    let legs = effects.iter().find_map(|effect| match effect {
+        Effect::Echo(event) => match &event.what {
+            EventKind::DrainMove(order) => Some(order.legs.clone()),
+            _ => None,
+        },
+        _ => None,
+    });
+    let legs = legs.expect("an order");
+    assert_eq!((legs.len(), legs[0].leg.as_str()), (1, "leg1"), "nobody of a camera that stays");
+    assert_eq!(legs[0].reason, mtxfleet_wire::MoveReason::OwnerChanges);
+    let again = world.apply(Event::Peers(vec![b.clone(), reader(&[("w1", "leg1")])]));
+    assert_eq!(echoes(&again), Vec::<&str>::new(), "said once");
+
+    let over = Peer { moves: None, ..b.clone() };
+    assert_eq!(echoes(&world.apply(Event::Peers(vec![over, reader(&[])]))), ["camera.handed_over"]);
+    world.apply(Event::Peers(vec![b.clone(), reader(&[])]));
+    b.alive = false;
+    let mut other = reader(&[]);
+    other.load.as_mut().expect("set").suspects = vec![id("b")];
+    world.apply(Event::Peers(vec![b.clone(), other.clone()]));
+    assert_eq!(echoes(&world.after(6_000).apply(Event::Peers(vec![b, other]))), ["camera.handed_over"]);
+}
+
+#[test]
 fn streams_of_a_neighbour_that_died_in_its_drain_are_not_kept_warm() {
     let mut world = World::serving(Role::Distribution);
     let mut b = peer("b", Role::Distribution);

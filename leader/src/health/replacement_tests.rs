@@ -50,6 +50,7 @@ fn member(name: &str) -> MemberView {
         facts: Some(facts),
         load: Some(load),
         drain: None,
+        moves: None,
         cameras: None,
     }
 }

@@ -245,12 +245,22 @@ impl Gossip {
     /// # Errors
     /// [`GossipError::TooLong`].
     pub async fn set_drain(&self, drain: Option<&DrainReport>) -> Result<(), GossipError> {
-        let Some(drain) = drain else {
+        self.set_or_delete(publish::DRAIN, drain).await
+    }
+
+    /// # Errors
+    /// [`GossipError::TooLong`].
+    pub async fn set_moves(&self, moves: Option<&DrainReport>) -> Result<(), GossipError> {
+        self.set_or_delete(publish::MOVES, moves).await
+    }
+
+    async fn set_or_delete(&self, key: &'static str, report: Option<&DrainReport>) -> Result<(), GossipError> {
+        let Some(report) = report else {
             let chitchat = self.handle.chitchat();
-            delete(chitchat.lock().await.self_node_state(), publish::DRAIN);
+            delete(chitchat.lock().await.self_node_state(), key);
             return Ok(());
         };
-        self.set(publish::DRAIN, drain).await
+        self.set(key, report).await
     }
 
     /// # Errors

@@ -23,7 +23,7 @@ use serde::de::DeserializeOwned;
 use super::counters::GossipCounters;
 use super::detector::{Detector, Heard};
 use super::probe::{Probe, Received, Subject};
-use super::publish::{CAMERAS, CONTROLS, DECISIONS, DRAIN, FACTS, LEFT, LOAD, PLAN, STREAMS, TERMS};
+use super::publish::{CAMERAS, CONTROLS, DECISIONS, DRAIN, FACTS, LEFT, LOAD, MOVES, PLAN, STREAMS, TERMS};
 use crate::node::event::Peer;
 
 /// What a look found.
@@ -53,6 +53,7 @@ struct Known {
     facts: Slot<NodeFacts>,
     load: Slot<LoadReport>,
     drain: Slot<DrainReport>,
+    moves: Slot<DrainReport>,
     terms: Slot<TermsReport>,
     plan: Slot<Arc<Plan>>,
     decisions: Slot<Arc<DecisionsReport>>,
@@ -124,6 +125,7 @@ impl View {
             load: known.load.value.clone(),
             streams: Arc::clone(&known.streams),
             drain: known.drain.value.clone(),
+            moves: known.moves.value.clone(),
             terms: known.terms.value.clone(),
             plan: known.plan.value.clone(),
             decisions: known.decisions.value.clone(),
@@ -202,6 +204,7 @@ impl Known {
             facts: Slot::default(),
             load: Slot::default(),
             drain: Slot::default(),
+            moves: Slot::default(),
             terms: Slot::default(),
             plan: Slot::default(),
             decisions: Slot::default(),
@@ -216,6 +219,7 @@ impl Known {
         let mut matters = std::mem::replace(&mut self.left, state.contains_key(LEFT)) != self.left;
         matters |= self.facts.read(node, state, FACTS, counters);
         matters |= self.drain.read(node, state, DRAIN, counters);
+        matters |= self.moves.read(node, state, MOVES, counters);
         matters |= self.terms.read(node, state, TERMS, counters);
         matters |= self.plan.read_shared::<Plan>(node, state, PLAN, counters);
         matters |= self.controls.read_shared::<Vec<Control>>(node, state, CONTROLS, counters);
