@@ -98,7 +98,7 @@ async fn the_page_shows_a_drains_phase_and_blockers_the_decisions_reasons_and_wh
     let decisions = at.orchestrator(Role::Distribution).await.expect("shown").decisions;
     let reason = decisions[0].reasons.first().expect("a decision has a reason").clone();
 
-    let page = drawn(&chromium, &format!("http://{}/", at.http), &lab.folder().join("browser")).await.expect("a page");
+    let page = drawn(&chromium, &format!("{}/", at.url), &lab.folder().join("browser")).await.expect("a page");
     lab.nodes[0].server.process.thaw();
     let shows = |what: &str| assert!(page.contains(what), "the page does not show {what:?}:\n{page}");
     shows(r#"<li class="now">4 viewer draining</li>"#);
