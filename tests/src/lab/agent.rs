@@ -174,7 +174,7 @@ impl Api {
 }
 
 /// One client for all: a connection to each agent is kept open.
-pub(crate) fn client() -> &'static reqwest::Client {
+pub fn client() -> &'static reqwest::Client {
     static CLIENT: OnceLock<reqwest::Client> = OnceLock::new();
     CLIENT.get_or_init(|| {
         // An error means that there is a provider already.

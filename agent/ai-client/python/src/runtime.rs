@@ -16,12 +16,20 @@ static RUNTIME: OnceLock<(u32, Runtime)> = OnceLock::new();
 pub(crate) fn runtime() -> PyResult<&'static Runtime> {
     let own = std::process::id();
     if RUNTIME.get().is_none() {
-        let made = Builder::new_multi_thread().worker_threads(THREADS).thread_name("mtxfleet").enable_all().build();
-        let made = made.map_err(|error| PyRuntimeError::new_err(format!("threads cannot be started: {error}")))?;
+        let made = Builder::new_multi_thread()
+            .worker_threads(THREADS)
+            .thread_name("mtxfleet")
+            .enable_all()
+            .build();
+        let made = made.map_err(|error| {
+            PyRuntimeError::new_err(format!("threads cannot be started: {error}"))
+        })?;
         // Whoever comes second drops theirs.
         let _ = RUNTIME.set((own, made));
     }
-    let (pid, runtime) = RUNTIME.get().ok_or_else(|| PyRuntimeError::new_err("no threads"))?;
+    let (pid, runtime) = RUNTIME
+        .get()
+        .ok_or_else(|| PyRuntimeError::new_err("no threads"))?;
     if *pid != own {
         return Err(PyRuntimeError::new_err(
             "this process was forked from one that has streams; start it with \
@@ -29,12 +37,4 @@ pub(crate) fn runtime() -> PyResult<&'static Runtime> {
         ));
     }
     Ok(runtime)
-}
-
-/// The same threads carry what asyncio waits for.
-pub(crate) fn for_asyncio() -> PyResult<()> {
-    let runtime = runtime()?;
-    // Refused when it was done before.
-    let _ = pyo3_async_runtimes::tokio::init_with_runtime(runtime);
-    Ok(())
 }
