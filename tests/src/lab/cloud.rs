@@ -364,6 +364,7 @@ fn agent_template(settings: &CloudSettings, shared: &Shared, at: SocketAddr) -> 
         resolver: text("resolver"),
         agent_check: text("agent_check"),
         balanced_as: text("slot"),
+        web: false,
     };
     let CloudSettings { min, max, policy, .. } = settings;
     agent_config(&fields, shared)

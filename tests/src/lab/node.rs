@@ -44,7 +44,7 @@ impl Settings {
 pub(super) struct Plan {
     id: NodeId,
     role: Role,
-    at: Listeners,
+    pub(super) at: Listeners,
     pub(super) gossip: SocketAddr,
     http: SocketAddr,
     agent_check: SocketAddr,
@@ -74,6 +74,7 @@ impl Plan {
             resolver: self.at.resolver.to_string(),
             agent_check: self.agent_check.to_string(),
             balanced_as: self.id.to_string(),
+            web: self.at.web.is_some(),
         }
     }
 }
@@ -173,15 +174,20 @@ pub(super) struct Fields {
     pub(super) agent_check: String,
     /// Its name in HAProxy.
     pub(super) balanced_as: String,
+    /// It serves browsers, too.
+    pub(super) web: bool,
 }
 
 /// What `docs/ref/config.md` describes. What is not set has its default.
 pub(super) fn agent_config(fields: &Fields, shared: &Shared) -> String {
     let registry = shared.redis.as_ref().map(|url| format!("[registry]\nurl = \"{url}\"\n")).unwrap_or_default();
-    let backend = match fields.role {
-        Role::Ingestion => balancer::PUBLISHERS,
-        Role::Distribution => balancer::READERS,
+    let backends = match fields.role {
+        Role::Ingestion => &[balancer::PUBLISHERS][..],
+        Role::Distribution if fields.web => &[balancer::READERS, balancer::HLS, balancer::WHEP],
+        Role::Distribution => &[balancer::READERS],
     };
+    let poller = |backend: &&str| format!("\"{}/{backend}/{}\"", balancer::NAME, fields.balanced_as);
+    let pollers: Vec<String> = backends.iter().map(poller).collect();
     format!(
         r#"
 [node]
@@ -209,7 +215,7 @@ token = "{token}"
 listen = "{resolver}"
 [balancer.haproxy]
 agent_check = "{agent_check}"
-expected_pollers = ["{balancer}/{backend}/{balanced_as}"]
+expected_pollers = [{pollers}]
 [drain]
 {drain}
 {cameras}
@@ -233,8 +239,7 @@ level = "{log}"
         token = shared.token,
         resolver = fields.resolver,
         agent_check = fields.agent_check,
-        balanced_as = fields.balanced_as,
-        balancer = balancer::NAME,
+        pollers = pollers.join(", "),
         drain = shared.settings.drain,
         cameras = match fields.role {
             Role::Ingestion if !shared.settings.cameras.is_empty() => format!("[cameras]\n{}", shared.settings.cameras),
