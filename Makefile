@@ -68,6 +68,11 @@ test: setup ## Everything that must hold before a change is merged
 
 .PHONY: bench
 bench: ## Every figure with its peer, into target/bench.json (long)
-	@tests/setup/install-missing.sh prometheus-node-exporter
+	@tests/setup/install-missing.sh prometheus-node-exporter python3-venv
 	$(CARGO) build --locked --release -p mtxfleet -p mtxfleet-tests -p mtxfleet-benches --bins
+	if wheel="$$(tests/setup/wheel.sh "$(abspath $(TARGET))/wheel" --release)"; then
+		export MTXFLEET_WHEEL="$$wheel"
+	elif [ $$? -ne 3 ]; then
+		exit 1
+	fi
 	tests/setup/bench.sh "$(TARGET)" $(BENCH_ARGS)

@@ -32,7 +32,7 @@ pub use cameras::{Cameras, InventorySource};
 pub use cloud::{Cloud, CloudDriver};
 pub use cluster::{Cluster, INSTANCE, NodeSection};
 pub use cluster_key::{ClusterKey, FLEET_USER};
-pub use edges::{Balancer, Http, Log, LogFormat, Resolver, Webhook};
+pub use edges::{Balancer, Distribution, Http, Log, LogFormat, Resolver, Source, Webhook};
 pub use errors::{ConfigError, ConfigErrors};
 pub use fleet::{Gossip, Registry};
 pub use inventory::{Camera, Inventory};
@@ -50,6 +50,7 @@ pub struct Config {
     pub registry: Registry,
     pub http: Http,
     pub resolver: Resolver,
+    pub distribution: Distribution,
     pub balancer: Balancer,
     /// `[drain]`, with `expected_pollers` and `quiet` of `[balancer.haproxy]` in it.
     pub drain: mtxfleet_drain::Settings,
@@ -128,7 +129,9 @@ fn sections<'a>(reader: &'a Reader<'a>, document: &'a toml::de::DeTable<'a>) -> 
     let orchestrator = orchestrator::orchestrator(&root.table("orchestrator"), has_cloud, has_registry);
     let least = |role| cluster.as_ref().map(|cluster| cluster.minimum(role));
     let ingestion = orchestrator::ingestion(&root.table("ingestion"), least(Role::Ingestion));
-    let distribution = orchestrator::distribution(&root.table("distribution"), least(Role::Distribution));
+    let distribution_table = root.table("distribution");
+    let source = edges::distribution(&distribution_table);
+    let distribution = orchestrator::distribution(&distribution_table, least(Role::Distribution));
     let role = node.as_ref().map(|node| node.role);
     let cameras = cameras::cameras(&root.table("cameras"), role, has_registry);
     let webhooks = root.tables("webhook").iter().map(edges::webhook).collect::<Option<Vec<_>>>();
@@ -148,6 +151,7 @@ fn sections<'a>(reader: &'a Reader<'a>, document: &'a toml::de::DeTable<'a>) -> 
         registry: registry?,
         http: http?,
         resolver: resolver?,
+        distribution: source?,
         drain: mtxfleet_drain::Settings {
             expected_pollers: balancer.expected_pollers.clone(),
             quiet: balancer.quiet,

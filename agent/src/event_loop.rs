@@ -4,6 +4,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use mtxfleet_leader::cloud::CloudError;
@@ -41,6 +42,8 @@ use crate::node::{Node, Now};
 const BRISK: Duration = Duration::from_millis(100);
 /// A look at MediaMTX during a drain.
 const BRISK_LOOK: Duration = Duration::from_millis(200);
+/// Between two looks: how many sessions there are.
+const GLANCE_EVERY: Duration = Duration::from_millis(250);
 /// Machine figures are read this often.
 const MACHINE_EVERY: Duration = Duration::from_secs(1);
 /// Passing on a report, and leaving.
@@ -70,6 +73,8 @@ pub struct Edges {
     pub terms_file: StateFile<Terms>,
     pub controls_file: StateFile<SavedControls>,
     pub machine: MachineSampler,
+    /// Answers from this node's recordings that are under way.
+    pub recordings_fetched: Arc<AtomicU32>,
     pub forwarder: Forwarder,
     pub availability: AvailabilityFile,
     /// `mediamtx.restart_command`; empty where none is configured.
@@ -228,6 +233,7 @@ impl EventLoop {
                 edges.gossip.set_streams(&streams).await;
             }
             Effect::PublishDrain(drain) => complain(edges.gossip.set_drain(drain.as_ref()).await),
+            Effect::PublishMoves(moves) => complain(edges.gossip.set_moves(moves.as_ref()).await),
             Effect::PersistControls(saved) => {
                 if let Err(error) = edges.controls_file.save(Some(saved)).await {
                     tracing::error!(%error, "pauses and protection are not on disk; free space in node.state_dir");
@@ -381,8 +387,11 @@ impl EventLoop {
         if self.machine_read.is_none_or(|read| read.elapsed() >= MACHINE_EVERY) {
             self.machine_read = Some(Instant::now());
             let sample = self.edges.machine.sample();
-            let effects = self.node.apply(self.now(), Event::Machine(sample));
-            self.perform(effects).await;
+            let fetched = self.edges.recordings_fetched.load(Ordering::Relaxed);
+            for event in [Event::Machine(sample), Event::RecordingsFetched(fetched)] {
+                let effects = self.node.apply(self.now(), event);
+                self.perform(effects).await;
+            }
         }
     }
 
@@ -445,11 +454,13 @@ async fn from_some<T>(events: &mut Option<mpsc::Receiver<T>>) -> Option<T> {
     }
 }
 
-/// Looks at MediaMTX at the pace that is set, in a task of its own: a server that hangs holds nobody up.
+/// Looks at MediaMTX at the pace that is set, in a task of its own: a server that hangs holds nobody up. With `glances`,
+/// which a fleet that sizes itself needs, whoever comes or goes between two looks is seen at once.
 pub async fn look_at_server(
     mediamtx: Arc<MediaMtx>,
     clock: Clock,
     every: Duration,
+    glances: bool,
     mut pace: watch::Receiver<Pace>,
     looks: mpsc::Sender<Result<ServerSample, ServerProblem>>,
 ) {
@@ -460,18 +471,33 @@ pub async fn look_at_server(
         };
         let mut interval = tokio::time::interval(every);
         interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        // A session that has just been opened does not read yet: a moment later it does.
+        let mut again = false;
         loop {
             tokio::select! {
                 changed = pace.changed() => match changed {
                     Ok(()) => break,
                     Err(_) => return,
                 },
-                _ = interval.tick() => {}
+                _ = interval.tick() => again = false,
+                () = somebody_comes_or_goes(&mediamtx, &clock, again), if glances => {
+                    interval.reset();
+                    again = !again;
+                }
             }
             let look = mediamtx.sample(&clock).await;
             if looks.send(look).await.is_err() {
                 return;
             }
+        }
+    }
+}
+
+async fn somebody_comes_or_goes(mediamtx: &MediaMtx, clock: &Clock, surely: bool) {
+    loop {
+        tokio::time::sleep(GLANCE_EVERY).await;
+        if surely || mediamtx.glance(clock).await {
+            return;
         }
     }
 }

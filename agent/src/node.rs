@@ -2,7 +2,7 @@
 //!
 //! One task owns the [`Node`]; nothing in it awaits, locks, or reads a clock. It routes: to [`readers`] (who reads
 //! here), [`traffic`] (how much), [`balancers`] (what load balancers are told), [`draining`] (the five phases, in crate
-//! `drain`), [`handing_over`] (an ingestion node's cameras in it), [`neighbours`] (what other nodes' drains ask of this
+//! `drain`), [`handing_over`] (an ingestion node's cameras in it), [`changing_hands`] (those that go while it stays), [`neighbours`] (what other nodes' drains ask of this
 //! one), [`leadership`] (who decides for this role, in crate `leader`), [`orchestrating`] (deciding, when this node is
 //! elected), [`carrying_out`] (its own part of plans), [`controls`] (pauses), [`cameras`] (which cameras are
 //! pulled here), [`claims`] (who has had a stream last) and [`publishing`] (what the world hears).
@@ -11,6 +11,7 @@ pub mod availability;
 pub mod balancers;
 pub mod cameras;
 pub mod carrying_out;
+pub mod changing_hands;
 pub mod claims;
 pub mod cloud;
 pub mod controls;
@@ -27,6 +28,7 @@ pub mod neighbours;
 pub mod orchestrating;
 pub mod publishing;
 pub mod readers;
+mod recordings;
 mod replacing;
 pub mod sample;
 pub mod traffic;
@@ -45,6 +47,7 @@ use availability::Availabilities;
 use balancers::Balancers;
 use cameras::{CameraSettings, Cameras};
 use carrying_out::CarryingOut;
+use changing_hands::ChangingHands;
 use claims::Claims;
 use cloud::{Cloud, CloudSettings};
 use controls::{Controls, SavedControls};
@@ -57,6 +60,7 @@ use neighbours::Neighbours;
 use orchestrating::Orchestrating;
 use publishing::{Said, stream_reports};
 use readers::{AnonymousRtsp, Readers};
+use recordings::RecordingUse;
 use sample::{MachineSample, ServerProblem, ServerSample};
 use traffic::Traffic;
 
@@ -99,6 +103,8 @@ pub struct Settings {
     pub own_rtsp: String,
     /// A command is configured that starts MediaMTX again.
     pub can_restart_server: bool,
+    /// From its first restart to the second.
+    pub restart_back_off: Duration,
 }
 
 #[derive(Debug)]
@@ -117,12 +123,14 @@ pub struct Node {
     leadership: Leadership,
     orchestrating: Orchestrating,
     carrying_out: CarryingOut,
+    changing_hands: ChangingHands,
     controls: Controls,
     cloud: Option<Cloud>,
     health: Health,
     said_health: HealthReport,
     availability: Availabilities,
     replacing: replacing::Replacing,
+    recording_use: RecordingUse,
     started: Mono,
     said: Said,
     events_made: u64,
@@ -164,12 +172,14 @@ impl Node {
             leadership: Leadership::new(settings.facts.role, settings.id.clone(), settings.leadership),
             orchestrating: Orchestrating::new(settings.orchestrator.take(), now.mono),
             carrying_out: CarryingOut::default(),
+            changing_hands: ChangingHands::default(),
             controls: Controls::new(std::mem::take(&mut settings.controls)),
             cloud: settings.cloud.map(|cloud| Cloud::new(cloud, &settings.facts)),
-            health: Health::new(now.mono, settings.can_restart_server),
+            health: Health::new(now.mono, settings.can_restart_server, settings.restart_back_off),
             said_health: HealthReport::default(),
             availability: Availabilities::new(None, now.wall),
-            replacing: replacing::Replacing::new(),
+            replacing: replacing::Replacing::new(settings.cloud.map(|cloud| cloud.boot_deadline)),
+            recording_use: RecordingUse::default(),
             started: now.mono,
             said: Said::default(),
             events_made: 0,
@@ -198,10 +208,14 @@ impl Node {
             Event::Tick | Event::Server(_) | Event::Peers(_) | Event::Inventory(_) | Event::PathsCompared(_)
         );
         match event {
-            Event::Tick => self.look_after_health(now, &mut effects),
+            Event::Tick => {
+                self.look_after_health(now, &mut effects);
+                self.note_recording_use(now.mono);
+            }
             Event::Checked(seen) => self.checked(now.mono, seen),
             Event::Server(look) => self.see_server(now, look),
             Event::Machine(sample) => self.machine = sample,
+            Event::RecordingsFetched(now) => self.recording_use.fetching = now,
             Event::Peers(peers) => self.see_peers(now, peers, &mut effects),
             Event::Registry { reachable } => self.registry_reachable = reachable,
             Event::Admission { drain, answer } => self.admission_answered(now, &drain, answer, &mut effects),

@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use anyhow::{Context as _, Result};
 use serde::Serialize;
 
 /// One measured figure. What is unknown or has no peer is `null`.
@@ -51,4 +52,26 @@ pub fn cpu_time() -> Duration {
     let schedstat = std::fs::read_to_string("/proc/thread-self/schedstat").expect("Linux' /proc is mounted");
     let nanos = schedstat.split_whitespace().next().and_then(|field| field.parse().ok());
     Duration::from_nanos(nanos.expect("schedstat begins with a number"))
+}
+
+/// User and system time of a process so far: fields 14 and 15 of proc(5)'s `stat`, in hundredths of a second (USER_HZ).
+///
+/// # Errors
+/// When the process is gone.
+pub fn cpu_seconds(pid: u32) -> Result<f64> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    let (_, rest) = stat.rsplit_once(") ").context("an odd stat")?;
+    let fields: Vec<&str> = rest.split(' ').collect();
+    let ticks: u64 = fields[11].parse::<u64>()? + fields[12].parse::<u64>()?;
+    Ok(ticks as f64 / 100.0)
+}
+
+/// `VmRSS` of proc(5)'s `status`.
+///
+/// # Errors
+/// When the process is gone.
+pub fn resident_kib(pid: u32) -> Result<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
+    line.split_whitespace().next().and_then(|kib| kib.parse().ok()).context("an odd VmRSS")
 }

@@ -116,7 +116,7 @@ impl Engine {
             reasons.extend(need.reason);
             self.grow(seen, agreed.max(by_cpu).max(min), max, rule, &mut reasons)
         } else if more > size && size < max {
-            reasons.push(Reason::UpWindow { remaining: self.up.remaining(now) });
+            reasons.push(Reason::UpWindow { remaining: self.up.above_in(now, size) });
             reasons.extend(need.reason);
             (Rule::Window, Outcome::Nothing)
         } else {

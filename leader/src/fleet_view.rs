@@ -40,6 +40,8 @@ pub struct Peer {
     /// Shared with gossip: in a large fleet a copy at each look would be most of an agent's work.
     pub streams: Arc<[StreamReport]>,
     pub drain: Option<DrainReport>,
+    /// Cameras that it hands over while it stays in service, and the legs that read them.
+    pub moves: Option<DrainReport>,
     /// What it knows of the orchestrators' terms.
     pub terms: Option<TermsReport>,
     /// What it wants as an orchestrator, or wanted last.
@@ -63,6 +65,7 @@ impl Peer {
             load: None,
             streams: Arc::default(),
             drain: None,
+            moves: None,
             terms: None,
             plan: None,
             decisions: None,
@@ -79,6 +82,8 @@ pub struct Member {
     /// By this node, since it knows of it.
     heard: bool,
     silent_since: Option<Mono>,
+    /// So that another one may confirm it.
+    is_told: bool,
     /// When its load was last seen to be of another sample. By this node's time, so that no clock is compared.
     sampled_at: Mono,
 }
@@ -120,6 +125,7 @@ impl Member {
             facts: self.peer.facts.clone(),
             load: self.peer.load.clone(),
             drain: self.peer.drain.clone(),
+            moves: self.peer.moves.clone(),
             cameras: self.peer.cameras.clone(),
         }
     }
@@ -138,6 +144,16 @@ pub enum Change {
 /// A node that others tell of and that was never heard here may be starting, or this one may be: it is given so long.
 const UNHEARD_FOR: Duration = Duration::from_secs(30);
 
+/// A report that came so long ago confirms nothing: its node may be cut off, or this one, and say another thing by now.
+/// Agents report every second.
+const CONFIRMS_FOR: Duration = Duration::from_secs(3);
+
+/// Time is passed at least once a second. Where so much of it passed at once, this node was held up (stopped, starved, or
+/// its machine slept), and who was silent meanwhile it cannot tell.
+const HELD_UP: Duration = Duration::from_secs(2);
+/// Everybody has so long to be heard by a node that was held up, and what others say of them to be new.
+const HEARD_AGAIN: Duration = Duration::from_millis(1_500);
+
 /// A claim of ownership, the better the greater: its bytes grow, its node is not suspected, its generation, whose.
 type Claim<'a> = (bool, bool, u64, &'a NodeId);
 
@@ -145,16 +161,18 @@ type Claim<'a> = (bool, bool, u64, &'a NodeId);
 pub struct Fleet {
     members: BTreeMap<NodeId, Member>,
     dead_after: Duration,
+    passed: Mono,
 }
 
 impl Fleet {
     #[must_use]
     pub fn new(dead_after: Duration) -> Self {
-        Self { members: BTreeMap::new(), dead_after }
+        Self { members: BTreeMap::new(), dead_after, passed: Mono::default() }
     }
 
     /// Takes all peers as gossip knows them now. One that gossip has forgotten is forgotten here too.
     pub fn update(&mut self, now: Mono, peers: Vec<Peer>) -> Vec<Change> {
+        self.forgive_what_was_missed(now);
         let mut before = std::mem::take(&mut self.members);
         let mut changes = Vec::new();
         for peer in peers {
@@ -185,7 +203,8 @@ impl Fleet {
                 }
                 (false, was) => (was, silent_since),
             };
-            self.members.insert(peer.node.clone(), Member { peer, liveness, heard, silent_since, sampled_at });
+            let is_told = liveness == Liveness::Dead || (heard && liveness == Liveness::Suspect);
+            self.members.insert(peer.node.clone(), Member { peer, liveness, heard, silent_since, is_told, sampled_at });
         }
         changes.extend(self.pass_time(now));
         changes
@@ -193,9 +212,11 @@ impl Fleet {
 
     /// Suspects that were silent for long, as another node confirms, are dead.
     pub fn pass_time(&mut self, now: Mono) -> Vec<Change> {
+        self.forgive_what_was_missed(now);
         let nobody_to_ask = self.members.len() < 2;
         let live = self.members.values().filter(|member| member.liveness == Liveness::Alive);
         let suspected_by_others: BTreeSet<NodeId> = live
+            .filter(|member| now.since(member.sampled_at) < CONFIRMS_FOR)
             .filter_map(|member| member.peer.load.as_ref())
             .flat_map(|load| load.suspects.iter().cloned())
             .collect();
@@ -203,6 +224,7 @@ impl Fleet {
         for (node, member) in &mut self.members {
             let silent_for = member.silent_since.map(|since| now.since(since)).unwrap_or_default();
             let patience = if member.heard { self.dead_after } else { self.dead_after.max(UNHEARD_FOR) };
+            member.is_told |= member.liveness == Liveness::Suspect && silent_for >= patience;
             let is_confirmed = nobody_to_ask || suspected_by_others.contains(node);
             if member.liveness == Liveness::Suspect && silent_for >= patience && is_confirmed {
                 member.liveness = Liveness::Dead;
@@ -212,14 +234,23 @@ impl Fleet {
         changes
     }
 
-    /// Nodes that are not heard now. Of one that was never heard here there is nothing to tell: it may be on its way.
+    /// Nodes that are not heard now. Of one that was never heard here there is nothing to tell for a while: it may be on its
+    /// way. For good it must not go untold: where all that had heard it have started anew, nobody else confirms its death.
     pub fn silent(&self) -> impl Iterator<Item = &NodeId> {
-        let silent = |member: &&Member| match member.liveness {
-            Liveness::Alive => false,
-            Liveness::Suspect => member.heard,
-            Liveness::Dead => true,
-        };
-        self.members.values().filter(silent).map(|member| &member.peer.node)
+        self.members.values().filter(|member| member.is_told).map(|member| &member.peer.node)
+    }
+
+    /// What passed while this node was held up is nobody's silence.
+    fn forgive_what_was_missed(&mut self, now: Mono) {
+        let missed = now.since(self.passed);
+        self.passed = self.passed.max(now);
+        if missed < HELD_UP {
+            return;
+        }
+        let silent_for_at_most = self.dead_after.saturating_sub(HEARD_AGAIN);
+        for since in self.members.values_mut().filter_map(|member| member.silent_since.as_mut()) {
+            *since = (*since + missed).max(Mono(now.0.saturating_sub(silent_for_at_most)));
+        }
     }
 
     pub fn members(&self) -> impl Iterator<Item = &Member> {

@@ -47,6 +47,9 @@ const AFTER_REFUSAL: Duration = Duration::from_secs(30);
 /// A predecessor's intent is finished for so long; then its reasons may have passed.
 const INTENT_HOLDS: Duration = Duration::from_secs(30);
 
+/// An instance that has had its time to boot counts for so long more: it is being replaced, or not, by then.
+const JUDGED_WITHIN: Duration = Duration::from_secs(10);
+
 /// An instance that was ended is not ended again before.
 const END_AGAIN: Duration = Duration::from_secs(60);
 
@@ -98,6 +101,8 @@ pub struct Progress {
     /// Seconds since the cloud was listed last; `None`: not in this term.
     pub listed: Option<Duration>,
     pub failures: u32,
+    /// For how long more have been desired than are there.
+    pub short_for: Option<Duration>,
     /// Why the cloud does not do as wanted.
     pub problem: Option<String>,
     /// Instances without a node after the boot deadline.
@@ -156,6 +161,9 @@ pub struct Growing {
     replace: BTreeSet<InstanceId>,
     ended: BTreeMap<InstanceId, Mono>,
     ending: Option<(u64, InstanceId, Mono)>,
+    /// A cloud that keeps one instance still launches others: these pauses hold up no growth.
+    end_pause_until: Mono,
+    end_failures: u32,
 }
 
 impl Growing {
@@ -183,6 +191,8 @@ impl Growing {
             replace: BTreeSet::new(),
             ended: BTreeMap::new(),
             ending: None,
+            end_pause_until: Mono::default(),
+            end_failures: 0,
         }
     }
 
@@ -207,6 +217,12 @@ impl Growing {
         self.leave?;
         let fresh = |seen: &&Seen| now.since(seen.at) <= self.settings.poll_every + ANSWER_WITHIN;
         self.seen.as_ref().filter(fresh).map(|seen| &seen.group)
+    }
+
+    /// The number of the newest complete listing: what was decided before it says nothing of it.
+    #[must_use]
+    pub fn listing(&self) -> Option<u64> {
+        self.seen.as_ref().map(|seen| seen.number)
     }
 
     /// One turn, with what this node may do now.
@@ -246,8 +262,13 @@ impl Growing {
                 Ok(_) => {
                     self.ended.insert(instance, now);
                     self.next_listing = now;
+                    self.end_failures = 0;
                 }
-                Err(error) => self.failed(now, &error),
+                Err(error) => {
+                    self.problem = Some(format!("{instance} is not ended: {error}"));
+                    self.end_pause_until = now + pause_after(&error, self.end_failures);
+                    self.end_failures = self.end_failures.saturating_add(1);
+                }
             }
             return Vec::new();
         }
@@ -317,10 +338,10 @@ impl Growing {
     #[must_use]
     pub fn launching(&self, now: Mono, known: &BTreeSet<InstanceId>) -> Vec<NodeView> {
         let Some(seen) = &self.seen else { return Vec::new() };
-        let without_node = seen.group.present().filter(|instance| !known.contains(&instance.id));
-        let booting = without_node.filter(|instance| self.boots(now, &instance.id)).map(|i| i.zone.clone());
+        let without_node = seen.group.present().filter(|i| !known.contains(&i.id) && !self.replace.contains(&i.id));
+        let booting = without_node.filter(|instance| self.may_boot(now, &instance.id)).map(|i| i.zone.clone());
         // One that is to be replaced holds the place of the one that comes after it.
-        let replaced = seen.group.present().filter(|i| known.contains(&i.id) && self.replace.contains(&i.id)).count();
+        let replaced = seen.group.present().filter(|i| self.replace.contains(&i.id)).count();
         let missing = std::iter::repeat_n(String::new(), self.pending(now, &seen.group) as usize + replaced);
         let view = |(number, zone): (usize, String)| NodeView {
             // A name that no agent has: a node that is not there yet is never told anything.
@@ -374,6 +395,7 @@ impl Growing {
             present: seen.map(|seen| seen.group.present().count() as u32),
             listed: seen.map(|seen| now.since(seen.at)),
             failures: self.failures.max(self.listing_failures),
+            short_for: self.short_since.map(|since| now.since(since)),
             problem: self.problem.clone(),
             orphans: orphans.collect(),
         }
@@ -393,6 +415,7 @@ impl Growing {
             (self.open, self.found, self.goal, self.seen, self.short_since) = (None, None, None, None, None);
             (self.listing, self.next_listing, self.listing_failures) = (None, now, 0);
             (self.ending, self.pause_until, self.failures, self.problem) = (None, now, 0, None);
+            (self.end_pause_until, self.end_failures) = (now, 0);
         }
         self.leave = leave;
     }
@@ -523,11 +546,7 @@ impl Growing {
 
     fn failed(&mut self, now: Mono, error: &CloudError) {
         self.problem = Some(error.to_string());
-        let pause = match error {
-            CloudError::Refused(_) => AFTER_REFUSAL.max(pause(self.failures)),
-            _ => pause(self.failures),
-        };
-        self.pause_until = now + pause;
+        self.pause_until = now + pause_after(error, self.failures);
         self.failures = self.failures.saturating_add(1);
     }
 
@@ -535,7 +554,7 @@ impl Growing {
     fn end_one(&mut self, now: Mono, leave: Leave) -> Option<Ask> {
         let Leave::Term { until, .. } = leave else { return None };
         let seen = self.seen.as_ref().filter(|seen| now.since(seen.at) <= self.settings.poll_every + ANSWER_WITHIN)?;
-        if self.ending.is_some() || now < self.pause_until || now + CALL_WITHIN >= until {
+        if self.ending.is_some() || now < self.end_pause_until || now + CALL_WITHIN >= until {
             return None;
         }
         let due = |id: &&InstanceId| self.ended.get(*id).is_none_or(|at| now.since(*at) > END_AGAIN);
@@ -557,9 +576,20 @@ impl Growing {
         self.launches.age(now, instance).is_some_and(|age| age < self.settings.boot_deadline)
     }
 
+    fn may_boot(&self, now: Mono, instance: &InstanceId) -> bool {
+        self.launches.age(now, instance).is_some_and(|age| age < self.settings.boot_deadline + JUDGED_WITHIN)
+    }
+
     fn number(&mut self) -> u64 {
         self.numbers += 1;
         self.numbers
+    }
+}
+
+fn pause_after(error: &CloudError, failures: u32) -> Duration {
+    match error {
+        CloudError::Refused(_) => AFTER_REFUSAL.max(pause(failures)),
+        _ => pause(failures),
     }
 }
 

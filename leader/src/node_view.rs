@@ -157,7 +157,15 @@ mod tests {
             health: None,
         };
         let node = NodeId::new(name).expect("valid");
-        MemberView { node, liveness: Liveness::Alive, facts: Some(facts), load: Some(load), drain: None, cameras: None }
+        MemberView {
+            node,
+            liveness: Liveness::Alive,
+            facts: Some(facts),
+            load: Some(load),
+            drain: None,
+            moves: None,
+            cameras: None,
+        }
     }
 
     #[test]

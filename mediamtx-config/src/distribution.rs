@@ -1,6 +1,6 @@
 //! `mediamtx.yml` of a distribution node: viewers and workers read here, and each stream is pulled from its owner on
 //! demand. The file never changes while streams come and go: one path matches every name, and its source is the local
-//! resolver, which answers `302` with the owner's address.
+//! agent, which answers `302` with the owner's address, or relays the stream; the file is the same either way.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
@@ -139,8 +139,8 @@ impl DistributionServer {
         let source = format!("rtsp://{user}:{password}@{}/$G1?pull={}", self.resolver, self.node);
         let mut path = Map::default();
         path.put_explained(
-            "The agent answers 302 with the owner's address. The credential is kept across the redirect, the query is\n\
-             not: the owner's address brings its own.",
+            "The agent answers 302 with the owner's address, or with the stream itself (distribution.source). The\n\
+             credential is kept across the redirect, the query is not: the owner's address brings its own.",
             "source",
             source,
         )

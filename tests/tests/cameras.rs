@@ -5,11 +5,13 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use base64::Engine as _;
 use mtxfleet_leader::placement;
-use mtxfleet_tests::lab::camera_box::{CameraBox, PASSWORD};
+use mtxfleet_tests::lab::camera::{Camera, CameraKind};
+use mtxfleet_tests::lab::camera_box::{CameraBox, PASSWORD, USER};
 use mtxfleet_tests::lab::node::Settings;
 use mtxfleet_tests::lab::wait::{PATIENCE, wait_for};
-use mtxfleet_tests::lab::{self, Lab};
+use mtxfleet_tests::lab::{self, Lab, programs};
 use mtxfleet_tests::notes;
 use mtxfleet_tests::server_binary::{self, ServerBinary};
 use mtxfleet_wire::{MemberView, NodeId, Role, StreamName, StreamView};
@@ -18,7 +20,11 @@ const NAMES: [&str; 8] =
     ["gate", "yard", "site/north", "site/south", "site/east", "site/west", "site/roof", "site/cellar"];
 
 /// A camera that nobody answers for.
-const AWAY: &str = "[[camera]]\nname = \"away\"\nurl = \"rtsp://127.0.0.1:1/away\"\n";
+fn away() -> String {
+    format!(
+        "[[camera]]\nname = \"away\"\nurl = \"rtsp://127.0.0.1:1/away\"\nuser = \"{USER}\"\npassword = \"{PASSWORD}\"\n"
+    )
+}
 
 /// Dead after some 5 s, taken at once, started by MediaMTX in moments; a busy machine takes longer for each.
 const TAKEN_OVER_WITHIN: Duration = Duration::from_secs(40);
@@ -50,7 +56,7 @@ async fn a_life_of_cameras(server: ServerBinary) -> Result<()> {
     let inventory = lab.folder().join("cameras.toml");
 
     // The unreachable one is first: it must hold up no other.
-    replace(&inventory, &(AWAY.to_owned() + &the_box.inventory(NAMES)))?;
+    replace(&inventory, &(away() + &the_box.inventory(NAMES)))?;
     let all = nodes(&lab);
     let placed = wait_placed(&lab, &all, TAKEN_OVER_WITHIN).await.context("at first")?;
     wait_for("the unreachable camera to be named", PATIENCE, async || -> Result<()> {
@@ -69,12 +75,28 @@ async fn a_life_of_cameras(server: ServerBinary) -> Result<()> {
     assert_eq!(wait_placed(&lab, &all, TAKEN_OVER_WITHIN).await.context("MediaMTX was killed")?, placed);
 
     let killed = NodeId::new("ingest-2")?;
+    // Its registry entry is to go though it never comes back.
+    let at = lab.node(&killed)?.server.at.rtsp.to_string();
+    let published = Camera::start("published", CameraKind::H264, &at, &lab.logs())?;
+    wait_for("the published camera in the registry", PATIENCE, async || -> Result<()> {
+        let owned = registered(&lab, &killed).await?;
+        ensure!(owned.iter().any(|name| name == "published"), "{owned:?}");
+        Ok(())
+    })
+    .await?;
     let node = lab.node_mut(&killed)?;
     node.agent.process.kill();
     node.server.process.kill();
     let left: BTreeSet<NodeId> = all.iter().filter(|node| **node != killed).cloned().collect();
     let without = wait_placed(&lab, &left, TAKEN_OVER_WITHIN).await.context("a node was killed")?;
     says_taken(&lab, &killed).await?;
+    drop(published);
+    wait_for("no entry of the killed node in the registry", PATIENCE, async || -> Result<()> {
+        let owned = registered(&lab, &killed).await?;
+        ensure!(owned.is_empty(), "{owned:?}");
+        Ok(())
+    })
+    .await?;
 
     let node = lab.node_mut(&killed)?;
     node.server.process.restart()?;
@@ -94,7 +116,8 @@ async fn a_life_of_cameras(server: ServerBinary) -> Result<()> {
     let share = placement::bound(NAMES.len() + 1, all.len());
     assert!(placement::moved(&without, &back) <= share + 1, "{without:?}\n{back:?}");
 
-    replace(&inventory, "[[camera]]\nname = \"gate\"\nurll = \"x\"\n")?;
+    let broken = "[[camera]]\nname = \"gate\"\nurll = \"x\"\n[[camera]]\nname = \"yard\"\nurl = \"rtsp://viewer:";
+    replace(&inventory, &format!("{broken}{PASSWORD}@127.0.0.1:1/x\"\npassword = \"{PASSWORD}\"\n"))?;
     wait_for("the broken inventory to be said", PATIENCE, async || -> Result<()> {
         for member in members(&lab).await?.iter().filter(|member| is_ingestion(member)) {
             let report = member.cameras.as_ref().context("no report")?;
@@ -127,6 +150,24 @@ async fn members(lab: &Lab) -> Result<Vec<MemberView>> {
     Ok(lab.node(&NodeId::new("dist-1")?)?.agent.fleet().await?.members)
 }
 
+/// The streams that the registry says a node owns.
+async fn registered(lab: &Lab, owner: &NodeId) -> Result<Vec<String>> {
+    let mut redis = lab.redis.as_ref().context("there is a Redis")?.connect().await?;
+    let key = mtxfleet_wire::RegistryKeys::new(&lab::CLUSTER.parse()?).streams();
+    let streams: BTreeMap<String, String> = redis::cmd("HGETALL").arg(&key).query_async(&mut redis).await?;
+    let owned = |text: &String| -> Result<bool> {
+        let record: mtxfleet_wire::StreamRecord = serde_json::from_str(text)?;
+        Ok(record.owner == *owner)
+    };
+    let mut names = Vec::new();
+    for (name, text) in streams {
+        if owned(&text).with_context(|| text.clone())? {
+            names.push(name);
+        }
+    }
+    Ok(names)
+}
+
 /// What the distribution node has heard that these own.
 async fn streams(lab: &Lab, nodes: &BTreeSet<NodeId>) -> Result<Vec<StreamView>> {
     let streams = lab.node(&NodeId::new("dist-1")?)?.agent.streams().await?;
@@ -149,7 +190,8 @@ async fn is_placed(lab: &Lab, nodes: &BTreeSet<NodeId>) -> Result<Owners> {
     }
     expected.retain(|name, _| name.as_str() != "away");
     let mut seen = Owners::new();
-    for view in streams(lab, nodes).await? {
+    let is_published = |view: &StreamView| view.stream.name.as_str() == "published";
+    for view in streams(lab, nodes).await?.into_iter().filter(|view| !is_published(view)) {
         ensure!(view.stream.flowing, "{} does not flow at {}", view.stream.name, view.node);
         let other = seen.insert(view.stream.name.clone(), view.node.clone());
         ensure!(other.is_none(), "{} is at {} and at {other:?}", view.stream.name, view.node);
@@ -175,30 +217,58 @@ async fn says_taken(lab: &Lab, killed: &NodeId) -> Result<()> {
     .await
 }
 
-/// Neither logs, nor what agents answer, nor Redis hold the cameras' password, whether it is plain or encoded.
+/// Neither logs, nor what agents answer (all of gossip among it), print or keep on disk, nor Redis hold the cameras'
+/// password, plain or as it stands in a header.
 async fn says_no_password(lab: &Lab) -> Result<()> {
-    let mut texts = Vec::new();
-    for entry in std::fs::read_dir(lab.logs())? {
-        let path = entry?.path();
-        texts.push((path.display().to_string(), String::from_utf8_lossy(&std::fs::read(&path)?).into_owned()));
-    }
-    let client = reqwest::Client::new();
-    for node in &lab.nodes {
-        for page in ["/metrics", "/v1/node", "/v1/fleet", "/v1/streams", "/v1/orchestrators", "/v1/decisions", "/"] {
-            let url = node.agent.url() + page;
-            texts.push((url.clone(), client.get(&url).send().await?.text().await?));
+    let mut texts: Vec<(String, Vec<u8>)> = Vec::new();
+    let mut folders = vec![lab.folder().to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder)? {
+            let path = entry?.path();
+            let is_source = path.file_name().is_some_and(|name| name == "cameras.toml" || name == "camera-box.yml");
+            match path.is_dir() {
+                true => folders.push(path),
+                false if is_source => {}
+                // Programs put files in others' places.
+                false => texts.push((path.display().to_string(), std::fs::read(&path).unwrap_or_default())),
+            }
         }
     }
-    let redis = lab.redis.as_ref().context("there is a Redis")?.url();
-    let mut connection = redis::Client::open(redis)?.get_multiplexed_async_connection().await?;
-    for hash in ["nodes", "streams"] {
-        let key = format!("mtxfleet:{{{}}}:{hash}", lab::CLUSTER);
-        let values: Vec<String> = redis::cmd("HVALS").arg(&key).query_async(&mut connection).await?;
-        texts.push((key, values.join("\n")));
+    ensure!(
+        texts.iter().any(|(place, _)| place.contains("ingest-1/state")),
+        "no state of an agent: {:?}",
+        lab.folder()
+    );
+    let client = reqwest::Client::new();
+    let pages = ["metrics", "livez", "readyz", "v1/node", "v1/fleet", "v1/streams", "v1/drain", "v1/orchestrators"];
+    for node in &lab.nodes {
+        for page in pages.into_iter().chain(["v1/decisions", "v1/availability", "v1/recordings/gate", ""]) {
+            let url = format!("{}/{page}", node.agent.url());
+            texts.push((url.clone(), client.get(&url).send().await?.bytes().await?.into()));
+        }
+        for command in ["streams", "status", "availability", "decisions"] {
+            let program = programs::of_workspace("mtxfleet")?;
+            let mut run = tokio::process::Command::new(program);
+            run.args([command, "--agent", &node.agent.url()]).env("MTXFLEET_TOKEN", &lab.token);
+            let output = run.kill_on_drop(true).output().await?;
+            texts.push((format!("mtxfleet {command}"), [output.stdout, output.stderr].concat()));
+        }
     }
-    ensure!(texts.len() > 20, "hardly anything was looked at");
+    let mut redis = lab.redis.as_ref().context("there is a Redis")?.connect().await?;
+    // What DUMP gives is then plain.
+    let _: String = redis::cmd("CONFIG").arg(&["SET", "rdbcompression", "no"]).query_async(&mut redis).await?;
+    let keys: Vec<String> = redis::cmd("KEYS").arg("*").query_async(&mut redis).await?;
+    ensure!(keys.iter().any(|key| key.ends_with(":streams")), "{keys:?}");
+    for key in keys {
+        let dump: Option<Vec<u8>> = redis::cmd("DUMP").arg(&key).query_async(&mut redis).await?;
+        texts.push((key, dump.unwrap_or_default()));
+    }
+    let basic = base64::engine::general_purpose::STANDARD.encode(format!("{USER}:{PASSWORD}"));
     for (place, text) in texts {
-        ensure!(!text.contains(PASSWORD), "{place} holds the cameras' password");
+        for secret in [PASSWORD, &basic] {
+            let holds = text.windows(secret.len()).any(|part| part == secret.as_bytes());
+            ensure!(!holds, "{place} holds the cameras' password");
+        }
     }
     Ok(())
 }

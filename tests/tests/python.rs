@@ -1,16 +1,21 @@
-//! The wheel as a Python program has it: installed into an empty virtual environment, reading through a drain.
+//! The wheel as a Python program has it: installed into an empty virtual environment, and a whole worker that reads
+//! through drains, its own death and the crash of a node.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use anyhow::{Context as _, Result, ensure};
 use mtxfleet_tests::compare::{Arrival, compare, vcl_hashes_annex_b};
+use mtxfleet_tests::lab::agent::client;
 use mtxfleet_tests::lab::camera::CameraKind;
 use mtxfleet_tests::lab::process::Process;
 use mtxfleet_tests::lab::python::{Python, WHEEL};
+use mtxfleet_tests::lab::reader::ReconnectingReader;
 use mtxfleet_tests::lab::wait::{PATIENCE, wait_for};
 use mtxfleet_tests::lab::{self, Lab, drain};
 use mtxfleet_tests::notes;
 use mtxfleet_tests::plain_reader::VideoCodec;
+use mtxfleet_tests::server_binary::ServerKind;
 use mtxfleet_wire::{DrainOutcome, LegEnd};
 use serde::Deserialize;
 
@@ -19,19 +24,23 @@ const DRAIN_WITHIN: Duration = Duration::from_secs(60);
 /// Python looks for signals every 100 ms, and closing waits 2 s at most for the last reports.
 const STOPS_WITHIN: Duration = Duration::from_secs(8);
 
-/// Bytes of video before the drain, and again after it: some seconds.
-const AT_REST: u64 = 100_000;
+/// Frames that every worker gets between two events: more than a GOP.
+const AT_REST: u64 = 60;
 
-/// Frames from one keyframe of the lab's cameras to the next.
-const GOP: u64 = 50;
+/// A program that decodes may be so far behind its camera, on a busy machine. Whatever came before its last frame counts.
+const BEHIND: Duration = Duration::from_secs(10);
+
+/// Frames that a decoder may hold back at the end.
+const HELD_BACK: u64 = 32;
+
+/// Frames after the start of each life when the worker is killed, and the milliseconds until it is started again.
+const LIVES: [(u64, u64); 3] = [(45, 1500), (30, 0), (60, 700)];
 
 /// What `examples/worker.py` prints at its end.
 #[derive(Debug, Deserialize)]
 struct Seen {
-    frames: u64,
-    pictures: u64,
-    shape: Vec<u32>,
     gaps: Vec<String>,
+    shape: Vec<u32>,
     counters: Counters,
 }
 
@@ -40,8 +49,18 @@ struct Counters {
     handovers: u64,
 }
 
+/// A worker in Python, and what its camera sent.
+struct Reading {
+    process: Process,
+    stream: &'static str,
+    codec: VideoCodec,
+    database: PathBuf,
+    decodes: bool,
+    truth: ReconnectingReader,
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn python_workers_lose_no_frame_in_a_drain_and_end_on_ctrl_c() {
+async fn python_workers_have_every_frame_through_drains_their_own_death_and_a_crash_and_end_on_ctrl_c() {
     let _alone = lab::alone().await;
     let Some(wheel) = std::env::var_os(WHEEL).map(PathBuf::from) else {
         notes::skipped("Python workers", "no wheel was built; `make test` builds it where python3 and PyPI are there");
@@ -49,110 +68,229 @@ async fn python_workers_lose_no_frame_in_a_drain_and_end_on_ctrl_c() {
     };
     let folder = tempfile::tempdir().expect("a folder");
     let wheel = format!("{}[av]", wheel.display());
-    let python = Python::install(&[&wheel], folder.path()).await.expect("it installs into an empty environment");
+    let python =
+        Python::install(&[&wheel, "mypy"], folder.path()).await.expect("it installs into an empty environment");
     refuses_what_is_wrong(&python).await;
+    lets_other_threads_run_and_hears_ctrl_c(&python).await;
+    is_typed(&python, folder.path()).await;
+    reads_on(&python, folder.path()).await.expect("it reads");
+}
 
-    let lab = Lab::builder().cameras([CameraKind::H264WithBFrames, CameraKind::H265]).start().await.expect("a fleet");
-    let truths = [lab.record_camera("cam1").await.expect("owned"), lab.record_camera("cam2").await.expect("owned")];
-    wait_for("the recordings to begin", PATIENCE, async || {
-        anyhow::ensure!(truths.iter().all(|truth| truth.receives()), "not yet");
-        Ok(())
-    })
-    .await
-    .expect("recorded");
-
-    // One for each way to use it; both decode.
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../agent/ai-client/python/examples/worker.py");
-    let files = ["cam1.h264", "cam2.hevc"].map(|file| folder.path().join(file));
-    let out = files.each_ref().map(|file| file.display().to_string());
-    let mut workers = [
-        python.worker(&lab, "py-1", &script, &["cam1", "py-1", "--out", &out[0], "--decode"]).expect("it runs"),
-        python
-            .worker(&lab, "py-2", &script, &["cam2", "py-2", "--out", &out[1], "--decode", "--asyncio"])
-            .expect("it runs"),
-    ];
-    grown(&mut workers, &files, AT_REST).await;
-    for stream in ["cam1", "cam2"] {
-        let legs = lab.legs_of(stream).await.expect("answered");
-        let node = legs.iter().find(|(_, legs)| *legs > 0).expect("it reads somewhere").0.clone();
-        let agent = &lab.node(&node).expect("there").agent;
-        let record = drain::run(agent, "test", DRAIN_WITHIN, |_| {}).await.expect("it ends");
-        assert_eq!(record.outcome, DrainOutcome::Completed);
-        assert!(record.legs.iter().any(|leg| matches!(leg.how, LegEnd::Moved(_))), "{record:#?}");
-        agent.undrain().await.expect("answered").expect("it comes back");
-        lab.wait_in_service(&node, PATIENCE).await.expect("in service");
-    }
-    let sizes = files.each_ref().map(|file| std::fs::metadata(file).expect("written").len());
-    grown(&mut workers, &files, sizes[0].max(sizes[1]) + AT_REST).await;
-
-    let codecs = [VideoCodec::H264, VideoCodec::H265];
-    for (((mut worker, file), codec), truth) in workers.into_iter().zip(&files).zip(codecs).zip(truths) {
-        // The file knows no times, so all that it holds came by now.
-        let ended = Instant::now();
-        let seen = interrupt(&mut worker).await;
-        let recording = truth.stop().await;
-        assert_eq!(recording.ends, Vec::<String>::new(), "the recording was cut off");
-        let data = std::fs::read(file).expect("written");
-        let hashes = vcl_hashes_annex_b(codec, &data);
-        let frames: Vec<Arrival> = hashes.into_iter().map(|hash| Arrival { hash, at: ended }).collect();
-        let found = compare(&recording.arrivals, &frames, ended).expect("comparable");
-        assert!(found.is_perfect(), "{found:#?}");
-        assert!(seen.counters.handovers > 0, "{seen:?}");
-        assert_eq!(seen.gaps, Vec::<String>::new());
-        // A reader begins anywhere between two keyframes, and a decoder holds some pictures back.
-        assert!(seen.pictures + GOP + 32 >= seen.frames && seen.pictures <= seen.frames, "{seen:?}");
-        assert_eq!((seen.shape.len(), seen.shape.last()), (3, Some(&3)), "height, width and three colours");
-        notes::ran(&format!(
-            "Python worker {} over {} handover(s): {} frames, 0 lost, {} decoded",
-            worker.name(),
-            seen.counters.handovers,
-            seen.frames,
-            seen.pictures
-        ));
-    }
+fn example() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../agent/ai-client/python/examples/worker.py")
 }
 
 async fn refuses_what_is_wrong(python: &Python) {
     let told = python
         .script(
             "import mtxfleet\n\
-             try:\n mtxfleet.Stream('cam1', worker='a b', url='http://x', cluster='lab', buffer=0)\n\
-             except ValueError as error: print(error)\n\
-             try:\n next(iter(mtxfleet.Stream('cam1', 'w', url='rtsp://127.0.0.1:1', cluster='lab', open_timeout=0.5)))\n\
-             except mtxfleet.NotOpened as error: print(error)\n",
+             def said(kind, **options):\n \
+             try:\n  \
+             given = dict(stream='cam1', worker='w', url='rtsp://127.0.0.1:1', cluster='lab', open_timeout=0.5) | options\n  \
+             next(iter(mtxfleet.Stream(**given)))\n \
+             except kind as error: print(error)\n\
+             said(ValueError, worker='a b', url='http://x', buffer=0, redundancy=2, checkpoints=True)\n\
+             said(ValueError, leg_timeout=-1)\n\
+             said(mtxfleet.NotOpened)\n\
+             print('mtxfleet_worker_up' in mtxfleet.metrics_text(), mtxfleet.serve_metrics() > 0)\n",
         )
         .await
         .expect("errors are exceptions");
-    for part in ["worker id", "url", "buffer", "did not open", "refused"] {
+    let parts = [
+        "worker id",
+        "url",
+        "buffer",
+        "needs agents",
+        "journal",
+        "leg_timeout",
+        "did not open",
+        "refused",
+        "True True",
+    ];
+    for part in parts {
         assert!(told.contains(part), "{part} is missing in:\n{told}");
     }
 }
 
-async fn grown(workers: &mut [Process], files: &[PathBuf], length: u64) {
-    wait_for("the scripts to write", PATIENCE, async || {
-        workers.iter_mut().try_for_each(Process::check_alive)?;
-        for file in files {
-            let written = std::fs::metadata(file).map_or(0, |file| file.len());
-            anyhow::ensure!(written >= length, "{} has {written} bytes", file.display());
+/// At a server that takes connections and says nothing: the wait lasts, and is Python's to interrupt.
+async fn lets_other_threads_run_and_hears_ctrl_c(python: &Python) {
+    let told = python
+        .script(
+            "import mtxfleet, os, signal, socket, threading, time\n\
+             silent = socket.create_server(('127.0.0.1', 0))\n\
+             url = f'rtsp://127.0.0.1:{silent.getsockname()[1]}'\n\
+             turns, sent = [], []\n\
+             def other():\n \
+             while time.monotonic() < begun + 1: turns.append(time.sleep(0.005))\n \
+             sent.append(time.monotonic())\n \
+             os.kill(os.getpid(), signal.SIGINT)\n\
+             begun = time.monotonic()\n\
+             threading.Thread(target=other).start()\n\
+             try:\n \
+             for frame in mtxfleet.Stream('cam1', 'w', url=url, cluster='lab', open_timeout=30): pass\n\
+             except KeyboardInterrupt: print(len(turns), time.monotonic() - sent[0])\n",
+        )
+        .await
+        .expect("it is interrupted");
+    let (turns, after) = told.trim().split_once(' ').expect("two numbers");
+    let (turns, after): (u32, f64) = (turns.parse().expect("a count"), after.parse().expect("seconds"));
+    assert!(turns > 50, "another thread had {turns} turns of 5 ms in a second: the GIL is held");
+    assert!(after < 0.2, "Ctrl-C was heard after {after} s");
+    notes::ran(&format!("Python: Ctrl-C heard after {:.0} ms while nothing comes", after * 1e3));
+}
+
+async fn is_typed(python: &Python, folder: &Path) {
+    let example = example().display().to_string();
+    // Elsewhere than here, where a folder of the same name would be taken for the package.
+    for (program, args) in
+        [("mypy", &["--strict", &example][..]), ("mypy", &["--strict", "-p", "mtxfleet"]), ("stubtest", &["mtxfleet"])]
+    {
+        python.run(program, args, folder).await.expect("types and stubs are right");
+    }
+}
+
+async fn reads_on(python: &Python, folder: &Path) -> Result<()> {
+    let lab = Lab::builder().cameras([CameraKind::H264WithBFrames, CameraKind::H265]).start();
+    let mut lab = lab.await.context("a fleet")?;
+    let has_recordings = matches!(lab.server.kind, ServerKind::Real { .. });
+    let mut workers = Vec::new();
+    for (name, stream, codec, options) in [
+        ("py-sync", "cam1", VideoCodec::H264, &["--decode"][..]),
+        ("py-asyncio", "cam2", VideoCodec::H265, &["--decode", "--asyncio"]),
+        ("py-two-legs", "cam1", VideoCodec::H264, &["--redundancy", "2"]),
+    ] {
+        let truth = lab.record_camera(stream).await?;
+        wait_for("the recording to begin", PATIENCE, async || if truth.receives() { Ok(()) } else { Err("not yet") })
+            .await?;
+        let database = folder.join(format!("{name}.db"));
+        let path = database.display().to_string();
+        let fixed = [stream, name, "--database", &path, "--keep-video", "--metrics", "0"];
+        let process = python.worker(&lab, name, &example(), &[&fixed[..], options].concat())?;
+        workers.push(Reading { process, stream, codec, database, decodes: options.contains(&"--decode"), truth });
+    }
+    all_read_on(&mut workers).await?;
+
+    for stream in ["cam1", "cam2"] {
+        let legs = lab.legs_of(stream).await?;
+        let node = legs.first().context("it reads somewhere")?.0.clone();
+        let agent = &lab.node(&node)?.agent;
+        let record = drain::run(agent, "test", DRAIN_WITHIN, |_| {}).await?;
+        ensure!(record.outcome == DrainOutcome::Completed, "{record:#?}");
+        ensure!(record.legs.iter().any(|leg| matches!(leg.how, LegEnd::Moved(_))), "{record:#?}");
+        agent.undrain().await?.map_err(|refused| anyhow::anyhow!("{refused:?}"))?;
+        lab.wait_in_service(&node, PATIENCE).await?;
+    }
+    all_read_on(&mut workers).await?;
+
+    if has_recordings {
+        for (frames, pause) in LIVES {
+            reads(&mut workers[0], frames).await?;
+            workers[0].process.kill();
+            tokio::time::sleep(Duration::from_millis(pause)).await;
+            workers[0].process.restart()?;
         }
+        all_read_on(&mut workers).await?;
+        let (node, legs) = lab.legs().await?.swap_remove(0);
+        ensure!(legs > 0, "no worker reads anywhere");
+        let node = lab.node_mut(&node)?;
+        node.server.process.kill();
+        node.agent.process.kill();
+        all_read_on(&mut workers).await?;
+    } else {
+        notes::skipped("Python workers killed, and through a crash", "the stand-in has no recordings");
+    }
+    for worker in workers {
+        check(python, worker, has_recordings).await?;
+    }
+    Ok(())
+}
+
+/// Everything that this worker stored, beside what its camera sent.
+async fn check(python: &Python, mut worker: Reading, has_recordings: bool) -> Result<()> {
+    let (name, database) = (worker.process.name().to_owned(), worker.database.display().to_string());
+    // The database knows no times, so all that it holds came by now.
+    let ended = Instant::now();
+    let seen = interrupt(&mut worker.process).await?;
+    let recording = worker.truth.stop().await;
+    ensure!(recording.ends.is_empty(), "the recording was cut off: {:?}", recording.ends);
+    let video = worker.database.with_extension("video");
+    let counted = python
+        .script(&format!(
+            "import sqlite3\n\
+             rows = sqlite3.connect('{database}')\n\
+             with open('{}', 'wb') as out:\n \
+             for (data,) in rows.execute('select data from frames order by id'): out.write(data)\n\
+             (first,) = rows.execute('select min(id) from frames where brightness is not null').fetchone()\n\
+             print(*rows.execute('select count(*), count(brightness), sum(recorded) from frames').fetchone(),\
+             *rows.execute('select count(*) from gaps').fetchone(),\
+             *rows.execute('select count(*) from frames where brightness is null and id between ? and \
+             (select max(id) - {HELD_BACK} from frames)', [first]).fetchone())\n",
+            video.display()
+        ))
+        .await?;
+    let numbers: Vec<u64> = counted.split_whitespace().map(str::parse).collect::<Result<_, _>>()?;
+    let [frames, shown, recorded, gaps, not_shown] = numbers[..] else { anyhow::bail!("{counted}") };
+
+    let hashes = vcl_hashes_annex_b(worker.codec, &std::fs::read(&video)?);
+    let arrivals: Vec<Arrival> = hashes.into_iter().map(|hash| Arrival { hash, at: ended }).collect();
+    let found = compare(&recording.arrivals, &arrivals, ended - BEHIND)?;
+    ensure!(found.is_perfect(), "{name}: {found:#?}");
+    ensure!(gaps == 0 && seen.gaps.is_empty(), "{name}: {seen:?}");
+    ensure!(!has_recordings || name != "py-sync" || recorded > 0, "it was killed, and read no recording");
+    ensure!(has_recordings || seen.counters.handovers > 0, "{name} was not moved: {seen:?}");
+    if worker.decodes {
+        // From the first keyframe on each picture was shown, in one life or another.
+        ensure!(shown > frames / 2 && not_shown == 0, "{name}: {shown} of {frames}, {not_shown} left out");
+        ensure!(seen.shape.len() == 3 && seen.shape[2] == 3, "height, width and three colours: {:?}", seen.shape);
+    } else {
+        ensure!(shown == 0, "{name} decodes nothing");
+    }
+    notes::ran(&format!(
+        "Python worker {name} on {}: {frames} frames, each once, {recorded} from recordings, {shown} decoded",
+        worker.stream
+    ));
+    Ok(())
+}
+
+async fn all_read_on(workers: &mut [Reading]) -> Result<()> {
+    for worker in workers {
+        reads(worker, AT_REST).await?;
+    }
+    Ok(())
+}
+
+/// Waits for so many frames more, as Prometheus is told of them.
+async fn reads(worker: &mut Reading, more: u64) -> Result<()> {
+    let mut wanted = None;
+    wait_for(format!("{} to read", worker.process.name()), PATIENCE, async || -> Result<()> {
+        worker.process.check_alive()?;
+        let log = std::fs::read_to_string(worker.process.log_path())?;
+        let port =
+            log.lines().rev().find_map(|line| line.strip_prefix("metrics at port ")).context("no metrics yet")?;
+        let page = client().get(format!("http://127.0.0.1:{port}/metrics")).send().await?.text().await?;
+        let line =
+            page.lines().find_map(|line| line.strip_prefix("mtxfleet_worker_frames_total{")).context("not open")?;
+        let frames: u64 = line.rsplit_once(' ').context("a value")?.1.parse()?;
+        let wanted = *wanted.get_or_insert(frames + more);
+        ensure!(frames >= wanted, "{frames} of {wanted}");
         Ok(())
     })
     .await
-    .expect("written");
+    .with_context(|| format!("its log ends:\n{}", worker.process.log_tail()))
 }
 
 /// Ctrl-C, and what the script says then.
-async fn interrupt(worker: &mut Process) -> Seen {
-    worker.check_alive().expect("it reads");
+async fn interrupt(worker: &mut Process) -> Result<Seen> {
+    worker.check_alive()?;
     worker.signal(libc::SIGINT);
     wait_for("the script to end", STOPS_WITHIN, async || {
         let status = worker.ended();
-        anyhow::ensure!(status.is_some_and(|status| status.success()), "{status:?}");
+        ensure!(status.is_some_and(|status| status.success()), "{status:?}");
         Ok(())
     })
     .await
-    .expect("Ctrl-C ends it");
-    let log = std::fs::read_to_string(worker.log_path()).expect("a log");
-    let last = log.lines().rev().find(|line| line.starts_with('{')).unwrap_or_else(|| panic!("no result in:\n{log}"));
-    serde_json::from_str(last).expect("the result")
+    .with_context(|| format!("Ctrl-C ends it; its log ends:\n{}", worker.log_tail()))?;
+    let log = std::fs::read_to_string(worker.log_path())?;
+    let last = log.lines().rev().find(|line| line.starts_with('{')).with_context(|| format!("no result in:\n{log}"))?;
+    Ok(serde_json::from_str(last)?)
 }

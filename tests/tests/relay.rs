@@ -1,4 +1,4 @@
-//! Programs that know nothing of the fleet read from `mtxfleet relay`, and lose nothing in a drain.
+//! Programs that know nothing of the fleet read from `mtxfleet relay`, and lose nothing in a drain, nor in a crash.
 
 use std::time::{Duration, Instant};
 
@@ -17,11 +17,11 @@ const DRAIN_WITHIN: Duration = Duration::from_secs(60);
 const AT_REST: usize = 50;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn ffmpeg_and_plain_readers_of_the_relay_lose_no_frame_in_a_drain() {
+async fn ffmpeg_and_plain_readers_of_the_relay_lose_no_frame_in_drains_and_a_crash() {
     let _alone = lab::alone().await;
     let cameras = [CameraKind::H264WithBFrames, CameraKind::H265];
-    let lab = Lab::builder().cameras(cameras).start().await.expect("a fleet");
-    notes::ran(&format!("a relay through drains, on {}", lab.server.kind));
+    let mut lab = Lab::builder().cameras(cameras).start().await.expect("a fleet");
+    notes::ran(&format!("a relay through drains and a crash, on {}", lab.server.kind));
     let truths = [lab.record_camera("cam1").await.expect("owned"), lab.record_camera("cam2").await.expect("owned")];
     wait_for("the recordings to begin", PATIENCE, async || {
         anyhow::ensure!(truths.iter().all(|truth| truth.receives()), "not yet");
@@ -63,6 +63,15 @@ async fn ffmpeg_and_plain_readers_of_the_relay_lose_no_frame_in_a_drain() {
         drained.push(node);
     }
 
+    let legs = lab.legs_of("cam1").await.expect("answered");
+    let crashed = lab.node_mut(&legs[0].0).expect("there");
+    crashed.server.process.kill();
+    crashed.agent.process.kill();
+    for reader in &plain {
+        let more = reader.frames().len() + AT_REST;
+        assert!(reader.wait_for(more, PATIENCE).await, "{:?}", reader.ended());
+    }
+
     assert!(packets.wait_for_sender_report(PATIENCE).await, "no wall time came");
     relay.process.check_alive().expect("the relay runs");
     let log = std::fs::read_to_string(relay.process.log_path()).expect("a log");
@@ -88,10 +97,12 @@ async fn ffmpeg_and_plain_readers_of_the_relay_lose_no_frame_in_a_drain() {
         let found = compare(&recordings[camera], &frames, ended).expect("comparable");
         assert!(found.is_perfect(), "{who}: {found:#?}\n{log}");
         let (sent, received) = (found.sent, found.received);
-        notes::ran(&format!("{who}, through drains of {drained:?}: {sent} sent, {received} received, 0 lost"));
+        notes::ran(&format!(
+            "{who}, through drains of {drained:?} and a crash: {sent} sent, {received} received, 0 lost"
+        ));
     }
     assert_continuous(&packets);
-    assert!(!log.contains("frames are missing"), "{log}");
+    assert!(!log.contains("frames are missing here"), "{log}");
 }
 
 /// One source, no number left out or repeated, and times that never jump.

@@ -6,6 +6,7 @@ use mtxfleet_wire::{ClusterName, RegistryKeys, StreamName, WorkerId};
 use url::Url;
 
 use crate::checkpoint::Checkpoints;
+use crate::following::Follow;
 use crate::tls::Tls;
 pub use crate::tls::Trust;
 
@@ -67,6 +68,8 @@ pub struct StreamConfig {
     /// Legs that read at all times, 1 or 2 (1): with two, each at another node, the crash of one costs no pause. Needs
     /// `agents`, which say where nodes are, and `Via::Direct`; doubles the traffic.
     pub redundancy: u8,
+    /// The stream is read from its owner, not through `url`, and no notice is waited for: see [`StreamConfig::following`].
+    pub follow: Option<Follow>,
     /// Where the worker is with the stream is kept, in Redis and in a journal on disk: one that starts again goes on
     /// after the last frame that it finished with (none: it begins at the live end). Needs `redis`, a journal, or both.
     pub checkpoints: Option<Checkpoints>,
@@ -112,6 +115,7 @@ impl StreamConfig {
             buffer: 256,
             rtp_packets: false,
             redundancy: 1,
+            follow: None,
             checkpoints: None,
             recordings: true,
             recording_timeout: Duration::from_secs(5),
@@ -120,6 +124,21 @@ impl StreamConfig {
             cover_timeout: Duration::from_secs(20),
             silence_timeout: Duration::from_secs(6),
             give_up_after: None,
+        }
+    }
+
+    /// For who knows the stream's owner, and serves it on: read from there with these credentials, and moved when the owner
+    /// changes. Gives up nothing but what is said otherwise: no Redis, no agents, no recordings, RTP packets.
+    #[must_use]
+    pub fn following(stream: impl Into<String>, follow: Follow, credentials: Option<Credentials>) -> Self {
+        let worker = follow.node.to_string();
+        Self {
+            follow: Some(follow),
+            credentials,
+            rtp_packets: true,
+            recordings: false,
+            // Neither is used: legs go to owners, as pulls of the node.
+            ..Self::new(stream, worker, "rtsp://owner.invalid", "none")
         }
     }
 
@@ -163,6 +182,7 @@ pub(crate) struct Settings {
     pub tls: Option<Tls>,
     pub buffer: usize,
     pub rtp_packets: bool,
+    pub follow: Option<Follow>,
     /// A second leg at another node.
     pub redundant: bool,
     /// Frames can be had from recordings.
@@ -215,6 +235,9 @@ impl TryFrom<StreamConfig> for Settings {
         if raw.redundancy == 2 && (raw.agents.is_empty() || raw.via == Via::StableUrl) {
             faults.push("redundancy: 2 needs agents, and Via::Direct, to find a second node".to_owned());
         }
+        if raw.follow.is_some() && raw.redundancy == 2 {
+            faults.push("redundancy: 1 where an owner is followed, since there is one".to_owned());
+        }
         if let Some(rules) = &raw.checkpoints {
             if rules.every_frames == 0 || rules.every.is_zero() {
                 faults.push("checkpoints: every_frames and every are over 0".to_owned());
@@ -235,6 +258,7 @@ impl TryFrom<StreamConfig> for Settings {
             keys: RegistryKeys::new(&cluster),
             redis,
             redundant: raw.redundancy == 2,
+            follow: raw.follow,
             recordings: raw.recordings && !agents.is_empty(),
             recording_timeout: raw.recording_timeout,
             agents,

@@ -17,9 +17,11 @@ use mtxfleet_wire::{DrainId, EventKind, FleetEvent, LegId, LegNotice, MoveReason
 
 use crate::config::Via;
 
+mod following;
 mod memory;
 mod targets;
 
+use following::Goal;
 use memory::{Kind, Memory};
 pub(crate) use targets::Target;
 
@@ -160,6 +162,10 @@ pub(crate) struct Handover {
     /// Where a leg that was lost is replaced: the stable URL, for all but a second leg.
     homes: VecDeque<Target>,
     current: Option<LegId>,
+    /// Where the current leg, or the one before it, was opened.
+    reads_at: Option<Target>,
+    /// Whose leg this is to be, where an owner is followed.
+    goal: Option<Goal>,
     /// When the current leg became it.
     since: Duration,
     attempt: Option<Attempt>,
@@ -193,6 +199,8 @@ impl Handover {
             new_id,
             homes,
             current: None,
+            reads_at: None,
+            goal: None,
             since: now,
             attempt: None,
             failures: 0,
@@ -311,6 +319,7 @@ impl Handover {
                 self.over(now, drain);
             }
             EventKind::DrainEnded(record) => self.over(now, &record.drain),
+            EventKind::CamerasHandedOver { hand_over, .. } => self.over(now, hand_over),
             EventKind::NodeStateChanged { to: NodeState::Active, .. } => self.memory.back(&event.node),
             _ => {}
         }
@@ -369,18 +378,24 @@ impl Handover {
     fn promote(&mut self, now: Duration) {
         let Some(attempt) = self.attempt.take() else { return };
         let old = self.current.replace(attempt.leg.clone());
+        self.reads_at = Some(attempt.target.clone());
         let nothing_delivered = old.is_none();
         if let Some(old) = old {
             self.actions.push(Action::Close { leg: old });
         }
         self.since = now;
         self.ever_live = true;
-        self.bridge = None;
+        let bridge = self.bridge.take();
         if let Some(Order { drain, leg, reason }) = attempt.order {
-            if reason == MoveReason::OwnerChanges {
-                let until = if self.memory.is_over(&drain) { now } else { now.saturating_add(BRIDGE_FOR) };
-                self.bridge = Some(Bridge { drain: drain.clone(), until });
-            }
+            self.bridge = match reason {
+                MoveReason::OwnerChanges => {
+                    let until = if self.memory.is_over(&drain) { now } else { now.saturating_add(BRIDGE_FOR) };
+                    Some(Bridge { drain: drain.clone(), until })
+                }
+                // The owner that it bridges to hands the camera on: it is not at home there either.
+                MoveReason::NodeLeaves => bridge,
+                MoveReason::OwnerChanged | MoveReason::CameraLeaves => None,
+            };
             let to = attempt.target.node().cloned();
             self.actions.push(Action::Moved { drain, leg, new_leg: attempt.leg.clone(), to });
         } else if let Some((drain, leg)) = self.camera_leaves.take_if(|_| nothing_delivered) {
@@ -460,6 +475,7 @@ impl Handover {
     }
 
     fn tick(&mut self, now: Duration) {
+        self.tend(now);
         if self.attempt.is_none() && self.bridge.as_ref().is_some_and(|bridge| bridge.until <= now) {
             return self.open_home(now, VecDeque::new());
         }

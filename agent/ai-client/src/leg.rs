@@ -115,7 +115,10 @@ impl Leg {
             Some(tls) => through_door(tls, &base).await?,
             None => base,
         };
-        let url = leg_url(&base, &settings.stream, &settings.worker, id);
+        let mut url = leg_url(&base, &settings.stream, &settings.worker, id);
+        if let Some(follow) = &settings.follow {
+            url.set_query(Some(&follow.query(id)));
+        }
         let group = Arc::new(SessionGroup::default());
         let options = SessionOptions::default()
             .creds(

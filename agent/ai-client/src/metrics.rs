@@ -84,12 +84,22 @@ const FIGURES: [Figure; 11] = [
     }),
 ];
 
+impl Status {
+    /// Every figure, by its name in Prometheus without `mtxfleet_worker_`.
+    pub fn figures(&self) -> impl Iterator<Item = (&'static str, f64)> {
+        FIGURES.iter().map(|(name, _, _, figure)| (*name, figure(self)))
+    }
+}
+
 impl Metrics {
     /// Follows a stream until it is closed.
     pub fn add(&self, stream: &Stream) {
         let (worker, name) = stream.names();
         let followed = Followed { worker: worker.to_owned(), stream: name.to_owned(), status: stream.watch() };
-        self.streams.lock().unwrap_or_else(PoisonError::into_inner).push(followed);
+        let mut streams = self.streams.lock().unwrap_or_else(PoisonError::into_inner);
+        // Also where nobody ever looks at the page.
+        streams.retain(|followed| followed.status.borrow().state != State::Closed);
+        streams.push(followed);
     }
 
     /// `mtxfleet_worker_...{worker="...",stream="..."} VALUE`, in Prometheus's text format 0.0.4.

@@ -9,6 +9,7 @@ use mtxfleet_stitch::{Codec, RtpPacket};
 use mtxfleet_wire::{RecordedSpan, RecordingsView, UnixMillis};
 use tokio::sync::{mpsc, watch};
 use tokio::task::AbortHandle;
+use tokio::time::Instant;
 use url::Url;
 
 use crate::config::Settings;
@@ -89,7 +90,8 @@ impl Reading {
         let (need, needs) = watch::channel((0, Some(first)));
         let (to_session, events) = mpsc::channel(QUEUE);
         let agents = in_own_order(&settings.agents, &settings.worker).into();
-        let reader = Reader { settings: settings.clone(), http, agents, wanted, needs, to_session };
+        let progress = Instant::now();
+        let reader = Reader { settings: settings.clone(), http, agents, wanted, needs, to_session, progress };
         let task = tokio::spawn(reader.run()).abort_handle();
         Self { need, events, task }
     }
@@ -147,6 +149,8 @@ struct Reader {
     wanted: Wanted,
     needs: watch::Receiver<(u64, Option<Need>)>,
     to_session: mpsc::Sender<Event>,
+    /// When a frame last came that was needed.
+    progress: Instant,
 }
 
 impl Reader {
@@ -185,6 +189,7 @@ impl Reader {
             }
             if self.needs.borrow().1.is_some_and(|need| need.wall > last) {
                 fruitless = 0;
+                self.progress = Instant::now();
             }
             tokio::time::sleep(pause).await;
         }
@@ -195,7 +200,10 @@ impl Reader {
         // After some tries in vain it may be another node that is asked, with a clock of its own.
         let margin = if need.exact && fruitless < 2 { EXACT_MARGIN } else { MARGIN };
         let view = self.list(need.wall.saturating_sub(margin)).await?;
-        let Some(piece) = choose(&view.spans, need, margin, fruitless) else {
+        // What it may have is waited for, but not so long that nothing behind the hole would be read.
+        let awaited = !view.unanswered.is_empty() && self.progress.elapsed() < self.settings.recording_timeout / 2;
+        let patient = fruitless < TRIES_BEFORE_HOLE || awaited;
+        let Some(piece) = choose(&view.spans, need, margin, Tries { fruitless, patient, awaited }) else {
             return if view.spans.is_empty() && view.unanswered.is_empty() { Ok(None) } else { Ok(Some(0)) };
         };
         let agent = self.agent()?;
@@ -292,20 +300,29 @@ struct Piece {
     after_hole: bool,
 }
 
+#[derive(Debug, Clone, Copy)]
+struct Tries {
+    fruitless: u32,
+    /// It is too early to believe in a hole.
+    patient: bool,
+    /// A node has not said what it has.
+    awaited: bool,
+}
+
 /// What to read next: the span that holds what is needed (another one at each try, where several do), or, when that
 /// brings nothing for long, the next one behind a hole.
-fn choose(spans: &[RecordedSpan], need: Need, margin: Duration, fruitless: u32) -> Option<Piece> {
+fn choose(spans: &[RecordedSpan], need: Need, margin: Duration, tries: Tries) -> Option<Piece> {
     let begin = |span: &RecordedSpan| Duration::from_millis(span.start.0);
     let end = |span: &RecordedSpan| Duration::from_millis(span.end().0);
     let holds = |span: &&RecordedSpan| begin(span) <= need.wall + margin && end(span) + margin >= need.wall;
     let holding: Vec<&RecordedSpan> = spans.iter().filter(holds).collect();
     let next = spans.iter().filter(|span| begin(span) > need.wall).min_by_key(|span| span.start);
-    let patient = fruitless < TRIES_BEFORE_HOLE;
-    match (holding.get(fruitless as usize % holding.len().max(1)), next) {
-        (Some(span), next) if patient || next.is_none() => {
+    match (holding.get(tries.fruitless as usize % holding.len().max(1)), next) {
+        (Some(span), next) if tries.patient || next.is_none() => {
             let start = need.wall.saturating_sub(margin).max(begin(span));
             Some(Piece { node: span.node.to_string(), start, after_hole: false })
         }
+        (None, _) if tries.awaited => None,
         (_, Some(span)) => Some(Piece { node: span.node.to_string(), start: begin(span), after_hole: true }),
         (_, None) => None,
     }
@@ -331,7 +348,8 @@ mod tests {
     }
 
     fn chosen(spans: &[RecordedSpan], need: Need, fruitless: u32) -> Option<(String, u64, bool)> {
-        let piece = choose(spans, need, MARGIN, fruitless)?;
+        let tries = Tries { fruitless, patient: fruitless < TRIES_BEFORE_HOLE, awaited: false };
+        let piece = choose(spans, need, MARGIN, tries)?;
         Some((piece.node, piece.start.as_millis() as u64, piece.after_hole))
     }
 
@@ -350,6 +368,15 @@ mod tests {
         assert_eq!(chosen(&spans, at(40_100), TRIES_BEFORE_HOLE), Some(("b".into(), 60_000, true)));
         assert_eq!(chosen(&spans, at(50_000), 0), Some(("b".into(), 60_000, true)));
         assert_eq!(chosen(&spans, at(200_000), 0), None);
+    }
+
+    #[test]
+    fn a_hole_is_not_believed_while_a_node_does_not_say_what_it_has() {
+        let spans = [span("b", 60_000, 30.0)];
+        let tries = Tries { fruitless: TRIES_BEFORE_HOLE, patient: true, awaited: true };
+        assert_eq!(choose(&spans, at(40_100), MARGIN, tries), None);
+        let given_up = choose(&spans, at(40_100), MARGIN, Tries { patient: false, awaited: false, ..tries });
+        assert!(given_up.is_some_and(|piece| piece.after_hole));
     }
 
     #[test]

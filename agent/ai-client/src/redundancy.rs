@@ -136,6 +136,19 @@ impl Handovers {
         Self { first, second: None, limits, fresh_id, warned: false }
     }
 
+    /// Reads where the stream is: one leg, that goes there.
+    pub(crate) fn following(limits: Limits, fresh_id: fn() -> LegId, target: Target) -> Self {
+        let homes = VecDeque::from([target.clone()]);
+        let mut first = Handover::at(Duration::ZERO, limits, Box::new(fresh_id), homes);
+        first.follow(Duration::ZERO, target);
+        Self { first, second: None, limits, fresh_id, warned: false }
+    }
+
+    /// The stream is to be had there from now on.
+    pub(crate) fn follow(&mut self, now: Duration, target: Target) {
+        self.first.follow(now, target);
+    }
+
     fn both(&self) -> impl Iterator<Item = &Handover> {
         std::iter::once(&self.first).chain(&self.second)
     }

@@ -8,7 +8,7 @@ use crate::config::Settings;
 use crate::playback::{Event, Reading};
 
 /// A rate is told once this much time has passed.
-const RATE_AFTER: Duration = Duration::from_millis(500);
+const RATE_AFTER: Duration = Duration::from_millis(200);
 
 pub(crate) struct Replay {
     settings: Settings,

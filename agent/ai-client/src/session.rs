@@ -13,6 +13,7 @@ use tokio::task::{AbortHandle, JoinSet};
 use crate::assembly::Assembly;
 use crate::checkpoint::CheckpointError;
 use crate::config::Settings;
+use crate::following::Follow;
 use crate::frame::{Item, Track};
 use crate::handover::{Action, Input, Limits, State, Target};
 use crate::ledger::Ledger;
@@ -98,6 +99,7 @@ enum Step {
     Recording(playback::Event),
     Superseded(CheckpointError),
     Places(Arc<Places>),
+    Owner,
     Tick,
     Stop,
 }
@@ -107,9 +109,13 @@ impl Session {
         let limits =
             Limits { via: settings.via, leg_timeout: settings.leg_timeout, cover_timeout: settings.cover_timeout };
         let Outlets { to_app, reports, status, ready } = outlets;
+        let handover = match settings.follow.as_ref().and_then(Follow::target) {
+            Some(target) => Handovers::following(limits, fresh_leg_id, target),
+            None => Handovers::new(limits, fresh_leg_id),
+        };
         Self {
             started: Instant::now(),
-            handover: Handovers::new(limits, fresh_leg_id),
+            handover,
             spread: settings.redundant.then(|| Spread::start(&settings, http.clone())),
             assembly: None,
             legs: Vec::new(),
@@ -151,6 +157,13 @@ impl Session {
                     let now = self.now();
                     self.handover.spread(now, &places, &self.settings);
                 }
+                Step::Owner => {
+                    let now = self.now();
+                    if let Some(target) = self.settings.follow.as_ref().and_then(Follow::target) {
+                        tracing::info!(stream = %self.settings.stream, %target, "the stream is there now");
+                        self.handover.follow(now, target);
+                    }
+                }
                 Step::Superseded(error) => {
                     self.resuming = None;
                     self.assembly = None;
@@ -183,6 +196,7 @@ impl Session {
             () = self.to_app.closed() => Step::Stop,
             error = superseded(&mut self.resuming) => Step::Superseded(error),
             places = Spread::next(&mut self.spread) => Step::Places(places),
+            () = Follow::changed(&mut self.settings.follow) => Step::Owner,
             Some(event) = events.recv() => Step::Event(event),
             Some(done) = self.opening.join_next(), if !self.opening.is_empty() => match done {
                 Ok(opened) => Step::Opened(opened),

@@ -66,12 +66,21 @@ pub struct Status {
     pub last_pause: Option<Duration>,
 }
 
+impl Status {
+    /// Of a stream from which nothing has come yet.
+    #[must_use]
+    pub fn opening() -> Self {
+        let counters = StitchCounters::default();
+        Self { state: State::Opening, leg: None, legs: 0, counters, replay: None, last_pause: None }
+    }
+}
+
 /// How a worker catches up from a recording.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct ReplayStatus {
     /// How far the last frame handed over lies behind the camera, in steps of 100 ms.
     pub backlog: Duration,
-    /// Seconds of recording handed over in a second, since it began; `None` in its first half second. Above 1 it
+    /// Seconds of recording handed over in a second, since it began; `None` in its first fifth of a second. Above 1 it
     /// catches up.
     pub rate: Option<f64>,
 }
@@ -110,7 +119,14 @@ impl Stream {
     /// running then.
     pub async fn open(config: StreamConfig) -> Result<Self, Error> {
         let rules = config.checkpoints.clone();
-        let settings = Settings::try_from(config).map_err(Error::Config)?;
+        let mut settings = Settings::try_from(config).map_err(Error::Config)?;
+        if let Some(follow) = &mut settings.follow {
+            let known = follow.owner.wait_for(Option::is_some);
+            if !matches!(tokio::time::timeout(settings.open_timeout, known).await, Ok(Ok(_))) {
+                let why = "nobody is known to own it".to_owned();
+                return Err(Error::NotOpened { after: settings.open_timeout, why });
+            }
+        }
         // Another provider may have been installed by the application; either will do.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let http = reqwest::Client::builder().connect_timeout(CONNECT).build().map_err(Error::Http)?;
@@ -124,15 +140,7 @@ impl Stream {
         let (to_session, events) = mpsc::channel(QUEUE);
         let (ready, opened) = oneshot::channel();
         let (stop, stopped) = oneshot::channel();
-        let status = Status {
-            state: State::Opening,
-            leg: None,
-            legs: 0,
-            counters: StitchCounters::default(),
-            replay: None,
-            last_pause: None,
-        };
-        let (to_status, status) = watch::channel(status);
+        let (to_status, status) = watch::channel(Status::opening());
         // The notices end when the session, which receives them, does; the uplink when it has no sender any more.
         tokio::spawn(notices::run(settings.clone(), http.clone(), to_session));
         let uplink = tokio::spawn(uplink::run(settings.clone(), http.clone(), reports, status.clone()));

@@ -363,7 +363,7 @@ impl Drain {
     }
 
     /// Legs that came are told, in whatever phase; legs that went have moved, unless they were disconnected.
-    fn note_legs(&mut self, seen: &Observation, actions: &mut Vec<Action>) {
+    pub(crate) fn note_legs(&mut self, seen: &Observation, actions: &mut Vec<Action>) {
         if seen.looked.is_none() {
             return;
         }
@@ -405,7 +405,7 @@ impl Drain {
         }
     }
 
-    fn note_readers(&mut self, seen: &Observation) {
+    pub(crate) fn note_readers(&mut self, seen: &Observation) {
         if seen.looked.is_some() {
             self.readers_now = seen.readers.len() as u32;
             self.viewers_now = seen.viewers.len() as u32;

@@ -17,6 +17,8 @@
 //! | 4 | [`phase_4_viewer_draining`] | lets viewers leave, then cuts those left, paced | no viewer is left |
 //! | 5 | [`phase_5_cleanup`] | verifies that nobody is left, writes the record | nobody is left |
 //!
+//! [`HandOver`] is phase 3 of an ingestion node by itself: some cameras change hands, and their node stays in service.
+//!
 //! Each phase has a deadline at which it ends all the same, and says what it was waiting for ([`Blocker`]).
 //! Pure: the machine is given an [`Observation`] and time, and answers with [`Action`]s. It is serialised
 //! whole, so that an agent that was killed goes on where it was ([`Drain::resume`]).
@@ -25,6 +27,7 @@ mod action;
 mod blockers;
 mod cameras;
 mod drain;
+mod hand_over;
 mod observation;
 pub mod phase_1_pre_notification;
 pub mod phase_2_load_balancer;
@@ -39,6 +42,7 @@ mod transition;
 pub use action::Action;
 pub use blockers::Blocker;
 pub use drain::{Drain, LegProgress, Order};
+pub use hand_over::HandOver;
 pub use observation::{Candidate, IngestionSide, Observation, ObservedCamera, ObservedLeg, Owner, Polls, Pull, Reader};
 pub use ranking::rank;
 pub use settings::Settings;

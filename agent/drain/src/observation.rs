@@ -41,7 +41,7 @@ pub struct IngestionSide {
     pub distribution: Vec<Candidate>,
     /// Healthy ingestion nodes that have a camera's stream too, and deliver it.
     pub owners: BTreeMap<StreamName, Owner>,
-    /// Workers that still read this node's recordings.
+    /// Workers that still read this node's recordings, or read its cameras and are away: they may want to.
     pub recording_readers: u32,
 }
 
@@ -63,6 +63,8 @@ pub struct ObservedCamera {
 pub struct Pull {
     pub session: String,
     pub node: NodeId,
+    /// It is a leg of that node's relay, which goes to the next owner by itself, and is not to be cut before.
+    pub moves: bool,
 }
 
 /// Another ingestion node that has the stream.

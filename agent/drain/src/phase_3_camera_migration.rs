@@ -10,7 +10,8 @@
 //!                      their stitch aligns it     and ask for it       pulls from the owner now
 //!                      by content                 anew
 //! ```
-//! No worker loses a frame. Who else reads the stream at a distribution node is cut once, with its source.
+//! No worker loses a frame. Who else reads the stream at a distribution node is cut once, with its source; unless that node
+//! relays (`distribution.source = "relay"`): it opens a leg at the next owner by itself, and nobody who reads there notices.
 //!
 //! A **pushed** camera is disconnected, and comes back through the load balancer, elsewhere; one at a time, each seen at
 //! its new owner before the next. What it does not send meanwhile is in the record.
@@ -32,6 +33,8 @@ use crate::transition::Step;
 /// So long another owner is known before a distribution node is made to ask where the stream is: what gossip needs to
 /// tell all of them, several times over.
 const HEARD_BY_ALL: Duration = Duration::from_secs(1);
+/// A relay is waited for so long since the next owner was seen: one that has not come there by then asks anew, as others do.
+const RELAY_PATIENCE: Duration = Duration::from_secs(45);
 /// A disconnected camera is waited for so long before the next one is disconnected.
 const CAMERA_PATIENCE: Duration = Duration::from_secs(20);
 /// A worker's count of what it did not get is waited for so long after its camera is back: it may wait for a keyframe.
@@ -119,7 +122,9 @@ impl HandOver {
         }
         let pulls = |pull: &crate::Pull| Blocker::PullsHere { stream: stream.clone(), node: pull.node.clone() };
         blockers.extend(camera.pulls.iter().map(pulls));
-        disconnect_some(drain, seen.now, camera.pulls.iter().map(|pull| pull.session.clone()), actions);
+        let patience = seen.now.since(since) < RELAY_PATIENCE;
+        let to_cut = camera.pulls.iter().filter(|pull| !(pull.moves && patience));
+        disconnect_some(drain, seen.now, to_cut.map(|pull| pull.session.clone()), actions);
         let others = seen.readers.iter().filter(|reader| reader.stream == stream.as_str()).count();
         if camera.pulls.is_empty() && others == 0 {
             if let Some(progress) = drain.cameras.get_mut(stream) {

@@ -28,7 +28,8 @@ pub(crate) fn step(drain: &mut Drain, seen: &Observation, actions: &mut Vec<Acti
     Step::wait_unless_empty(blockers)
 }
 
-/// A worker that was cut off may fetch from here what it missed, and one that fetches is not interrupted, for a while.
+/// A worker that was cut off, or is away, may fetch from here what it missed, and one that fetches is not interrupted, for
+/// a while.
 fn wanted_recordings(drain: &Drain, seen: &Observation) -> Option<Blocker> {
     let side = seen.ingestion.as_ref()?;
     let workers = side.recording_readers.max(drain.cut_workers());

@@ -39,6 +39,13 @@ pub(crate) struct Counters {
     pub queued: AtomicUsize,
 }
 
+/// Packets given and not given, of all readers that there were.
+#[derive(Debug, Default)]
+pub(crate) struct Sums {
+    pub packets: AtomicU64,
+    pub discarded: AtomicU64,
+}
+
 /// Who reads, and where its packets go.
 #[derive(Debug)]
 pub(crate) struct Reader {
@@ -61,6 +68,7 @@ pub(crate) struct Channel {
     pub sdp: Vec<u8>,
     /// Cancelled when the upstream is over: readers are closed then.
     pub closed: CancellationToken,
+    pub sums: Arc<Sums>,
     /// The track whose keyframes begin what is kept.
     main: Option<usize>,
     inner: Mutex<Inner>,
@@ -85,6 +93,7 @@ struct Kept {
 struct Joined {
     id: u64,
     to: Reader,
+    sums: Arc<Sums>,
     /// For each track: whether it is video, and what it waits for.
     video: Vec<bool>,
     waits: Vec<Wait>,
@@ -121,6 +130,7 @@ impl Channel {
             main: tracks.iter().position(is_video),
             tracks,
             closed: CancellationToken::new(),
+            sums: Arc::default(),
             inner: Mutex::new(inner),
         }
     }
@@ -142,6 +152,7 @@ impl Channel {
             video,
             reports_due: vec![now; self.tracks.len()],
             to: reader,
+            sums: Arc::clone(&self.sums),
             behind: false,
         };
         let start = |track: usize| {
@@ -233,6 +244,7 @@ impl Joined {
             return self.discard(unit);
         }
         self.to.counters.packets.fetch_add(unit.packets.len() as u64, Relaxed);
+        self.sums.packets.fetch_add(unit.packets.len() as u64, Relaxed);
         if report {
             self.reports_due[track] = now + REPORT_PERIOD;
         }
@@ -247,6 +259,7 @@ impl Joined {
     /// Sound goes on with the next packet that has room, video at a keyframe.
     fn discard(&mut self, unit: &Unit) {
         self.to.counters.discarded.fetch_add(unit.packets.len() as u64, Relaxed);
+        self.sums.discarded.fetch_add(unit.packets.len() as u64, Relaxed);
         if self.video[unit.track] {
             self.waits[unit.track] = Wait::GoOn;
         }

@@ -15,10 +15,15 @@
 //!
 //! Without authentication and encryption: it is meant for loopback.
 //!
-//! The module tree in reading order: `relay` is the outside; `streams` opens and closes upstreams; `channel` hands frames
+//! The same for a distribution node's own media server is [`Source`]: there the upstream's legs go straight to the owner of
+//! the stream, and the connections come from the agent's resolver.
+//!
+//! The module tree in reading order: `relay` and `source` are the outside; `streams` opens and closes upstreams; `channel` hands frames
 //! to readers, numbered by `packet`; `session` is one connection, with `message`, `sdp` and `writer`.
 
 mod relay;
+
+mod source;
 
 mod streams;
 
@@ -35,4 +40,5 @@ mod sdp;
 mod writer;
 
 pub use relay::{Error, Relay, RelayConfig};
-pub use streams::StreamStatus;
+pub use source::{Find, Place, Source, SourceConfig};
+pub use streams::{StreamStatus, Totals};

@@ -32,6 +32,12 @@ impl<R: AsyncRead + Unpin> MessageReader<R> {
         MessageReader { from, buffer: BytesMut::with_capacity(16 * 1024) }
     }
 
+    /// Of a connection whose first bytes were read already.
+    #[must_use]
+    pub fn after(read: BytesMut, from: R) -> Self {
+        MessageReader { from, buffer: read }
+    }
+
     /// The next message; `None` at the end of the stream. May be dropped and called again without loss.
     ///
     /// # Errors

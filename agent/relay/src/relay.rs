@@ -4,7 +4,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::BytesMut;
 use mtxfleet_ai_client::StreamConfig;
+use mtxfleet_wire::StreamName;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
@@ -14,8 +16,11 @@ use tokio_util::task::TaskTracker;
 use crate::session;
 use crate::streams::{self, StreamStatus, Streams};
 
+/// A worker id has no more characters than this.
+const LONGEST_WORKER: usize = 128;
+
 /// How long one write to a reader may take before the reader is cut off.
-const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
+pub(crate) const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// After an error of `accept` that comes back at once (no file descriptor is left).
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
@@ -89,12 +94,14 @@ impl Relay {
             tracing::warn!(%address, "whoever reaches this address can read every stream: the relay asks for no password");
         }
         let (shutdown, tasks) = (CancellationToken::new(), TaskTracker::new());
-        let settings = streams::Settings {
-            upstream: config.upstream,
-            worker_prefix: config.worker_prefix,
-            linger: config.linger,
-            max_streams: config.max_streams,
+        let (upstream, prefix) = (config.upstream, config.worker_prefix);
+        let upstream = move |stream: &StreamName| {
+            let worker = worker(&prefix, stream);
+            let stream = stream.as_str().to_owned();
+            Some(StreamConfig { stream, worker, rtp_packets: true, ..upstream.clone() })
         };
+        let settings =
+            streams::Settings { upstream: Box::new(upstream), linger: config.linger, max_streams: config.max_streams };
         let streams = Streams::new(settings, shutdown.clone(), tasks.clone());
         let accepting = accept(listener, Arc::clone(&streams), config.max_connections, tasks.clone());
         let ended = shutdown.clone();
@@ -149,7 +156,7 @@ pub(crate) async fn accept(listener: TcpListener, streams: Arc<Streams>, max: us
             Ok(place) => {
                 let streams = Arc::clone(&streams);
                 tasks.spawn(async move {
-                    session::serve(streams, socket, peer, WRITE_TIMEOUT).await;
+                    session::serve(streams, socket, BytesMut::with_capacity(16 * 1024), WRITE_TIMEOUT).await;
                     drop(place);
                 });
             }
@@ -164,4 +171,23 @@ pub(crate) async fn accept(listener: TcpListener, streams: Arc<Streams>, max: us
 /// The answer fits into the socket's empty buffer, so this does not wait.
 async fn refuse(mut socket: TcpStream) {
     let _ = socket.write_all(b"RTSP/1.0 503 Service Unavailable\r\n\r\n").await;
+}
+
+/// `relay-1.site~cam1`: one worker for each stream. Worker ids have no slash.
+pub(crate) fn worker(prefix: &str, stream: &StreamName) -> String {
+    let all = format!("{prefix}.{}", stream.as_str().replace('/', "~"));
+    all.chars().take(LONGEST_WORKER).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_stream_has_a_worker_id_that_is_valid() {
+        for stream in ["cam1", "site/cam1", &"x".repeat(256)] {
+            let stream = StreamName::new(stream).expect("a name");
+            mtxfleet_wire::WorkerId::new(worker("relay-1", &stream)).expect("a worker id");
+        }
+    }
 }

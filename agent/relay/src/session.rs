@@ -8,11 +8,11 @@
 //! that does not fit the state is answered so and changes nothing; what is no RTSP is answered 400, and ends it.
 
 use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
+use bytes::BytesMut;
 use mtxfleet_wire::StreamName;
 use rtsp_types::{HeaderName, Method, Request, Response, StatusCode, Url, Version, headers};
 use tokio::io::AsyncRead;
@@ -32,7 +32,9 @@ const SESSION_TIMEOUT: Duration = Duration::from_secs(60);
 const METHODS: &str = "OPTIONS, DESCRIBE, SETUP, PLAY, GET_PARAMETER, TEARDOWN";
 
 /// Serves one connection until it ends.
-pub(crate) async fn serve(streams: Arc<Streams>, socket: TcpStream, peer: SocketAddr, write_timeout: Duration) {
+pub(crate) async fn serve(streams: Arc<Streams>, socket: TcpStream, read_already: BytesMut, write_timeout: Duration) {
+    let peer = socket.peer_addr().ok();
+    let ending = streams.ending();
     // Packets are small, and a reader wants them now.
     let _ = socket.set_nodelay(true);
     let (read, write) = socket.into_split();
@@ -41,7 +43,8 @@ pub(crate) async fn serve(streams: Arc<Streams>, socket: TcpStream, peer: Socket
     let mut writer = tokio::spawn(writer::write_all(write, outgoing, Arc::clone(&counters), write_timeout));
     let mut session = Session::new(streams, queue, Arc::clone(&counters));
     let (why, at_once) = tokio::select! {
-        end = session.run(MessageReader::new(read)) => (end.to_string(), matches!(end, End::UpstreamEnded)),
+        end = session.run(MessageReader::after(read_already, read)) => (end.to_string(), matches!(end, End::UpstreamEnded)),
+        () = ending.cancelled() => (End::UpstreamEnded.to_string(), true),
         failed = &mut writer => (failed.map_or_else(|e| e.to_string(), |done| match done {
             Ok(()) => "closed".to_owned(),
             Err(error) => error.to_string(),
@@ -57,7 +60,7 @@ pub(crate) async fn serve(streams: Arc<Streams>, socket: TcpStream, peer: Socket
         let _ = (&mut writer).await;
     }
     let (packets, discarded) = (counters.packets.load(Relaxed), counters.discarded.load(Relaxed));
-    tracing::info!(%peer, stream, why, packets, discarded, "a reader has left");
+    tracing::info!(?peer, stream, why, packets, discarded, "a reader has left");
 }
 
 /// Why a connection is over.
@@ -191,7 +194,9 @@ impl Session {
     async fn describe(&mut self, request: &Request<Vec<u8>>) -> Answer {
         match self.lease_for(request).await {
             Ok(channel) => {
-                let base = format!("{}/", request.request_uri().map_or("", Url::as_str).trim_end_matches('/'));
+                // Without the query, behind which a client would put the name of a track.
+                let url = request.request_uri().map_or("", Url::as_str).split('?').next().unwrap_or_default();
+                let base = format!("{}/", url.trim_end_matches('/'));
                 let more = [(headers::CONTENT_BASE, base.as_str()), (headers::CONTENT_TYPE, "application/sdp")];
                 let Answer { response, close } = Answer::new(StatusCode::Ok, &more);
                 Answer { response: response.replace_body(channel.sdp.clone()), close }

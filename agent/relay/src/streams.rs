@@ -2,10 +2,11 @@
 
 use std::collections::HashMap;
 use std::pin::pin;
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use mtxfleet_ai_client::{Item, Stream, StreamConfig};
+use mtxfleet_ai_client::{Item, Status, StitchCounters, Stream, StreamConfig};
 use mtxfleet_wire::StreamName;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -13,15 +14,31 @@ use tokio_util::task::TaskTracker;
 
 use crate::channel::Channel;
 
-/// A worker id has no more characters than this.
-const LONGEST_WORKER: usize = 128;
-
 /// What one stream is doing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StreamStatus {
     pub stream: StreamName,
     /// For each reader, the packets given to it and those discarded since it was too slow.
     pub readers: Vec<(u64, u64)>,
+}
+
+/// What all streams together did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Open now.
+    pub streams: usize,
+    /// That could not be opened.
+    pub not_opened: u64,
+    /// Packets given to readers.
+    pub packets: u64,
+    /// Packets not given, since a reader took them too slowly.
+    pub discarded_packets: u64,
+    /// Times that a leg took over from another.
+    pub handovers: u64,
+    /// Of these, without proof that nothing is missing.
+    pub unproven_handovers: u64,
+    /// Packets that no leg brought.
+    pub lost_packets: u64,
 }
 
 /// Why a stream cannot be read.
@@ -36,19 +53,25 @@ pub(crate) enum JoinError {
 #[derive(Debug)]
 pub(crate) struct Streams {
     settings: Settings,
-    open: Mutex<HashMap<StreamName, Entry>>,
+    open: Mutex<Open>,
     shutdown: CancellationToken,
     tasks: TaskTracker,
 }
 
-#[derive(Debug, Clone)]
+pub(crate) type Upstream = dyn Fn(&StreamName) -> Option<StreamConfig> + Send + Sync;
+
 pub(crate) struct Settings {
-    /// For every stream, but for its name and the worker's.
-    pub upstream: StreamConfig,
-    pub worker_prefix: String,
+    /// How a stream is opened; `None` when it cannot be.
+    pub upstream: Box<Upstream>,
     /// How long an upstream stays open without readers.
     pub linger: Duration,
     pub max_streams: usize,
+}
+
+impl std::fmt::Debug for Settings {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Settings").field("linger", &self.linger).finish_non_exhaustive()
+    }
 }
 
 #[derive(Debug)]
@@ -61,8 +84,26 @@ struct Entry {
 #[derive(Debug, Clone)]
 enum Opening {
     Busy,
-    Open(Arc<Channel>),
+    Open(Arc<Channel>, watch::Receiver<Status>),
     Failed(String),
+}
+
+/// What there is.
+#[derive(Debug, Default)]
+struct Open {
+    streams: HashMap<StreamName, Entry>,
+    /// Of streams that are closed.
+    past: Totals,
+}
+
+impl Totals {
+    fn add(&mut self, channel: &Channel, counted: &StitchCounters) {
+        self.packets += channel.sums.packets.load(Relaxed);
+        self.discarded_packets += channel.sums.discarded.load(Relaxed);
+        self.handovers += counted.handovers;
+        self.unproven_handovers += counted.unproven_handovers;
+        self.lost_packets += counted.lost_packets;
+    }
 }
 
 /// Keeps an upstream open. Dropped, it counts no more.
@@ -100,7 +141,7 @@ impl Streams {
         // The state is told before its sender is gone.
         let state = state.wait_for(|state| !matches!(state, Opening::Busy)).await.map(|state| state.clone());
         match state {
-            Ok(Opening::Open(channel)) => Ok(Lease { stream: stream.clone(), channel, _held: held }),
+            Ok(Opening::Open(channel, _)) => Ok(Lease { stream: stream.clone(), channel, _held: held }),
             Ok(Opening::Failed(why)) => Err(JoinError::NotOpened(why)),
             Ok(Opening::Busy) | Err(_) => Err(JoinError::NotOpened("the relay is ending".to_owned())),
         }
@@ -109,28 +150,45 @@ impl Streams {
     pub(crate) fn status(&self) -> Vec<StreamStatus> {
         let of = |(stream, entry): (&StreamName, &Entry)| {
             let readers = match &*entry.state.borrow() {
-                Opening::Open(channel) => channel.readers(),
+                Opening::Open(channel, _) => channel.readers(),
                 _ => Vec::new(),
             };
             StreamStatus { stream: stream.clone(), readers }
         };
-        let mut all: Vec<_> = self.lock().iter().map(of).collect();
+        let mut all: Vec<_> = self.lock().streams.iter().map(of).collect();
         all.sort_by(|a, b| a.stream.cmp(&b.stream));
         all
     }
 
+    /// Cancelled when the relay ends.
+    pub(crate) fn ending(&self) -> CancellationToken {
+        self.shutdown.clone()
+    }
+
+    pub(crate) fn totals(&self) -> Totals {
+        let open = self.lock();
+        let mut totals = open.past;
+        for entry in open.streams.values() {
+            if let Opening::Open(channel, status) = &*entry.state.borrow() {
+                totals.streams += 1;
+                totals.add(channel, &status.borrow().counters);
+            }
+        }
+        totals
+    }
+
     fn entry(self: &Arc<Self>, stream: &StreamName) -> Result<(watch::Receiver<Opening>, Held), JoinError> {
         let mut open = self.lock();
-        if let Some(entry) = open.get(stream) {
+        if let Some(entry) = open.streams.get(stream) {
             return Ok((entry.state.clone(), Held::new(&entry.leases)));
         }
-        if open.len() >= self.settings.max_streams {
+        if open.streams.len() >= self.settings.max_streams {
             return Err(JoinError::TooMany);
         }
         let (sender, state) = watch::channel(Opening::Busy);
         let leases = watch::Sender::new(0);
         let held = Held::new(&leases);
-        open.insert(stream.clone(), Entry { state: state.clone(), leases: leases.clone() });
+        open.streams.insert(stream.clone(), Entry { state: state.clone(), leases: leases.clone() });
         self.tasks.spawn(Arc::clone(self).run(stream.clone(), sender, leases));
         Ok((state, held))
     }
@@ -138,15 +196,22 @@ impl Streams {
     /// Owns one upstream from its opening to its end.
     async fn run(self: Arc<Self>, name: StreamName, state: watch::Sender<Opening>, leases: watch::Sender<usize>) {
         tracing::info!(stream = %name, "opening");
+        let opening = async {
+            let config = (self.settings.upstream)(&name).ok_or("nobody is known to own it")?;
+            Stream::open(config).await.map_err(|error| error.to_string())
+        };
         let opened = tokio::select! {
-            opened = Stream::open(self.config(&name)) => opened.map_err(|error| error.to_string()),
+            opened = opening => opened,
             () = self.shutdown.cancelled() => Err("the relay is ending".to_owned()),
         };
         let mut upstream = match opened {
             Ok(upstream) => upstream,
             Err(why) => {
                 tracing::warn!(stream = %name, why, "cannot be opened");
-                self.lock().remove(&name);
+                let mut open = self.lock();
+                open.past.not_opened += 1;
+                open.streams.remove(&name);
+                drop(open);
                 state.send_replace(Opening::Failed(why));
                 return;
             }
@@ -154,12 +219,13 @@ impl Streams {
         let channel = Arc::new(Channel::new(name.as_str(), upstream.tracks().to_vec()));
         let tracks: Vec<String> = upstream.tracks().iter().map(ToString::to_string).collect();
         tracing::info!(stream = %name, ?tracks, "open");
-        state.send_replace(Opening::Open(Arc::clone(&channel)));
+        state.send_replace(Opening::Open(Arc::clone(&channel), upstream.watch()));
         let why = self.forward(&name, &mut upstream, &channel, &leases).await;
         // Who comes now opens it anew; after `forward` ended for want of readers it is gone already.
         self.forget(&name, &leases);
         channel.closed.cancel();
         let counted = upstream.close().await;
+        self.lock().past.add(&channel, &counted);
         tracing::info!(stream = %name, why, frames = counted.frames, handovers = counted.handovers,
             lost_packets = counted.lost_packets, "closed");
     }
@@ -203,7 +269,7 @@ impl Streams {
         let mut open = self.lock();
         let unused = *leases.borrow() == 0;
         if unused {
-            open.remove(stream);
+            open.streams.remove(stream);
         }
         unused
     }
@@ -211,32 +277,27 @@ impl Streams {
     /// Without effect where the stream was opened anew meanwhile.
     fn forget(&self, stream: &StreamName, leases: &watch::Sender<usize>) {
         let mut open = self.lock();
-        if open.get(stream).is_some_and(|entry| entry.leases.same_channel(leases)) {
-            open.remove(stream);
+        if open.streams.get(stream).is_some_and(|entry| entry.leases.same_channel(leases)) {
+            open.streams.remove(stream);
         }
     }
 
-    fn config(&self, stream: &StreamName) -> StreamConfig {
-        let worker = worker(&self.settings.worker_prefix, stream);
-        let stream = stream.as_str().to_owned();
-        StreamConfig { stream, worker, rtp_packets: true, ..self.settings.upstream.clone() }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<StreamName, Entry>> {
+    fn lock(&self) -> MutexGuard<'_, Open> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A stream that is open without an upstream.
     #[cfg(test)]
     pub(crate) fn adopt(&self, stream: &StreamName, channel: Arc<Channel>) {
-        let (_, state) = watch::channel(Opening::Open(channel));
-        self.lock().insert(stream.clone(), Entry { state, leases: watch::Sender::new(0) });
+        let (_, status) = watch::channel(Status::opening());
+        let (_, state) = watch::channel(Opening::Open(channel, status));
+        self.lock().streams.insert(stream.clone(), Entry { state, leases: watch::Sender::new(0) });
     }
 
     /// Connections that hold a stream.
     #[cfg(test)]
     pub(crate) fn leases(&self, stream: &StreamName) -> Option<watch::Receiver<usize>> {
-        self.lock().get(stream).map(|entry| entry.leases.subscribe())
+        self.lock().streams.get(stream).map(|entry| entry.leases.subscribe())
     }
 }
 
@@ -251,23 +312,9 @@ async fn unused(mut leases: watch::Receiver<usize>, linger: Duration) {
     }
 }
 
-/// `relay-1.site~cam1`: one worker for each stream. Worker ids have no slash.
-pub(crate) fn worker(prefix: &str, stream: &StreamName) -> String {
-    let all = format!("{prefix}.{}", stream.as_str().replace('/', "~"));
-    all.chars().take(LONGEST_WORKER).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn each_stream_has_a_worker_id_that_is_valid() {
-        for stream in ["cam1", "site/cam1", &"x".repeat(256)] {
-            let stream = StreamName::new(stream).expect("a name");
-            mtxfleet_wire::WorkerId::new(worker("relay-1", &stream)).expect("a worker id");
-        }
-    }
 
     #[tokio::test(start_paused = true)]
     async fn a_stream_is_unused_only_after_nobody_came_back_for_the_whole_time() {

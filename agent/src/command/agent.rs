@@ -3,15 +3,17 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
 
 use anyhow::Context;
+use mtxfleet_ai_client::Credentials;
 use mtxfleet_wire::{NodeFacts, Role, RunId, SCHEMA, Terms, UnixMillis};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
-use crate::config::{Config, InventorySource, LogFormat, Secret};
+use crate::config::{Config, InventorySource, LogFormat, Secret, Source};
 use crate::edge::availability_file::AvailabilityFile;
 use crate::edge::clock::Clock;
 use crate::edge::cloud::CloudHandle;
@@ -20,7 +22,7 @@ use crate::edge::http::{EventFeed, HttpServer, HttpSettings, Metrics, PlaybackSe
 use crate::edge::load_balancer::{AgentCheck, AgentCheckSettings};
 use crate::edge::mediamtx::{LetGo, MediaMtx, MediaMtxSettings, Pulls, Warmer, WarmerSettings};
 use crate::edge::registry::{Registry, RegistrySettings};
-use crate::edge::resolver::{Resolver, ResolverLimits, ResolverSettings};
+use crate::edge::resolver::{RelaySettings, Resolver, ResolverLimits, ResolverSettings};
 use crate::edge::state_file::{self, StateFile};
 use crate::edge::system::MachineSampler;
 use crate::edge::webhook::{WebhookSettings, Webhooks};
@@ -118,6 +120,7 @@ async fn run(config: Config) -> anyhow::Result<()> {
         watch::channel(Arc::new(Snapshot::starting(config.cluster.name.as_str(), &node_id, started)));
     let (requests, http) = mpsc::channel(64);
     let secret = |secret: &Option<Secret>| secret.as_ref().map(|secret| secret.expose().to_owned());
+    let recordings_fetched = Arc::<AtomicU32>::default();
     let http_settings = HttpSettings {
         listen: config.http.listen,
         token: secret(&config.http.token),
@@ -126,6 +129,7 @@ async fn run(config: Config) -> anyhow::Result<()> {
             server: (config.node.role == Role::Ingestion).then(|| config.mediamtx.playback.clone()),
             credentials: config.cluster.key.fleet_credentials(),
             token: secret(&config.http.worker_token).or_else(|| secret(&config.http.token)),
+            fetched: Arc::clone(&recordings_fetched),
         },
     };
     let listen = http_settings.listen;
@@ -150,7 +154,14 @@ async fn run(config: Config) -> anyhow::Result<()> {
     let (checked_in, checked) = mpsc::channel(8);
     let (pace, paces) = watch::channel(Pace::Calm);
     let (looks_in, looks) = mpsc::channel(1);
-    tokio::spawn(look_at_server(Arc::clone(&mediamtx), clock, config.mediamtx.sample_every, paces, looks_in));
+    tokio::spawn(look_at_server(
+        Arc::clone(&mediamtx),
+        clock,
+        config.mediamtx.sample_every,
+        config.orchestrator.enabled,
+        paces,
+        looks_in,
+    ));
 
     let forwarder = Forwarder {
         client: reqwest::Client::builder().build()?,
@@ -174,6 +185,7 @@ async fn run(config: Config) -> anyhow::Result<()> {
         terms_file,
         controls_file,
         machine: MachineSampler::new(config.mediamtx.recording_dir.clone()),
+        recordings_fetched,
         forwarder,
         availability,
         restart_command: config.mediamtx.restart_command.clone(),
@@ -233,6 +245,7 @@ fn node_settings(config: &Config, facts: NodeFacts, terms: Terms, controls: Save
             .map(|cloud| CloudSettings { poll_every: cloud.poll_every, boot_deadline: cloud.boot_deadline }),
         own_rtsp: config.mediamtx.rtsp.clone(),
         can_restart_server: !config.mediamtx.restart_command.is_empty(),
+        restart_back_off: config.mediamtx.restart_back_off,
     }
 }
 
@@ -279,6 +292,13 @@ fn resolver_settings(config: &Config, facts: &NodeFacts) -> ResolverSettings {
         node: config.node.id.clone(),
         own_rtsp: facts.rtsp.clone(),
         limits,
+        relay: (config.distribution.source == Source::Relay).then(|| {
+            let fleet = config.cluster.key.fleet_credentials();
+            RelaySettings {
+                credentials: Credentials { user: fleet.user, password: fleet.password },
+                max_streams: config.distribution.relay_max_streams,
+            }
+        }),
     }
 }
 

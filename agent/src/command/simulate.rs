@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use mtxfleet_leader::engine::{Engine, Metric, Policy};
-use mtxfleet_leader::simulation::frontier::{Frontier, sweep, with_reserve};
+use mtxfleet_leader::simulation::frontier::{Frontier, RESERVES, TARGETS, sweep, with_reserve};
 use mtxfleet_leader::simulation::picture::{self, Picture};
 use mtxfleet_leader::simulation::rules::{Fixed, Hpa, Own, TargetTracking};
 use mtxfleet_leader::simulation::{Outcome, Trace, World, clairvoyant, run, run_from};
@@ -18,14 +18,6 @@ use report::Report;
 
 use super::output::say;
 use crate::config::units;
-
-/// What the frontier sweeps: what the engine keeps free (see [`with_reserve`]), and the target of its peers.
-const RESERVES: [f64; 25] = [
-    -0.4, -0.35, -0.3, -0.25, -0.2, -0.15, -0.1, -0.06, -0.03, 0.0, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5, 2.0, 2.5, 3.0,
-    4.0, 5.0, 6.0, 8.0, 10.0,
-];
-const TARGETS: [f64; 21] =
-    [1.4, 1.3, 1.2, 1.1, 1.05, 1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.65, 0.6, 0.55, 0.5, 0.45, 0.4, 0.35, 0.3, 0.25];
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 enum SimulatedRole {

@@ -74,7 +74,11 @@ fn row(member: &MemberView) -> Vec<String> {
         ServerHealth::Away(_) => "away",
         ServerHealth::Odd(_) => "odd",
     });
-    let drain = member.drain.as_ref().map(|drain| format!("{}/5 {}", drain.phase.number(), drain.phase));
+    let drain = match (&member.drain, &member.moves) {
+        (Some(drain), _) => Some(format!("{}/5 {}", drain.phase.number(), drain.phase)),
+        (None, Some(_)) => Some("hands cameras over".to_owned()),
+        (None, None) => None,
+    };
     vec![
         member.node.to_string(),
         known(member.facts.as_ref().map(|facts| facts.role)),

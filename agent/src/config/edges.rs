@@ -37,6 +37,23 @@ pub struct Resolver {
     pub max_connections: usize,
 }
 
+/// `[distribution]`, as far as it says how a node of it gets streams.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Distribution {
+    /// How MediaMTX gets a stream (`redirect`).
+    pub source: Source,
+    /// Streams relayed at a time (500); further ones are redirected.
+    pub relay_max_streams: usize,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Source {
+    /// It is told who owns it, and pulls it from there: another owner means another source, and readers are cut.
+    Redirect,
+    /// From this agent, which pulls it from the owner: another owner goes unseen.
+    Relay,
+}
+
 /// `[balancer.haproxy]`.
 #[derive(Debug, Clone)]
 pub struct Balancer {
@@ -107,6 +124,12 @@ pub(super) fn resolver(section: &Section<'_>) -> Option<Resolver> {
     let hold = section.duration("hold", "8s", "0s"..="9500ms");
     let max_connections = section.integer("max_connections", 256, 1..=65_536);
     Some(Resolver { listen: listen?, hold: hold?, max_connections: max_connections? as usize })
+}
+
+pub(super) fn distribution(section: &Section<'_>) -> Option<Distribution> {
+    let source = section.choice("source", "redirect", &[("redirect", Source::Redirect), ("relay", Source::Relay)]);
+    let relay_max_streams = section.integer("relay_max_streams", 500, 1..=10_000);
+    Some(Distribution { source: source?, relay_max_streams: relay_max_streams? as usize })
 }
 
 pub(super) fn balancer(section: &Section<'_>) -> Option<Balancer> {

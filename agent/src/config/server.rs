@@ -40,6 +40,8 @@ pub struct MediaMtx {
     pub min_disk_free: u64,
     /// Program and arguments that start MediaMTX again (none).
     pub restart_command: Vec<String>,
+    /// From the first restart to the second (30 s); three times as long to the third.
+    pub restart_back_off: Duration,
 }
 
 impl MediaMtx {
@@ -77,6 +79,7 @@ pub(super) fn mediamtx(section: &Section<'_>) -> Option<MediaMtx> {
     let recording_dir = section.optional("recording_dir", "none", "/var/lib/mtxfleet/recordings", path);
     let min_disk_free = section.size("min_disk_free", "1GiB");
     let restart_command = section.list("restart_command", not_empty);
+    let restart_back_off = section.duration("restart_back_off", "30s", "100ms"..="10m");
     Some(MediaMtx {
         api: api?,
         metrics: metrics?,
@@ -91,6 +94,7 @@ pub(super) fn mediamtx(section: &Section<'_>) -> Option<MediaMtx> {
         recording_dir: recording_dir?,
         min_disk_free: min_disk_free?,
         restart_command: restart_command?,
+        restart_back_off: restart_back_off?,
     })
 }
 

@@ -83,7 +83,7 @@ events = [\"drain.over\"]
         "agent.toml:18: drain.viewer_window: drain.viewer_cut is the last part of drain.viewer_window; it must not be longer",
         "agent.toml:20: webhook.url: is missing; write for example url = \"https://hooks.example/mtxfleet\"",
         "agent.toml:21: webhook.secret: must be whsec_ and base64 of 24 to 64 bytes; make it with: echo whsec_$(openssl rand -base64 32)",
-        "agent.toml:22: webhook.events: \"drain.over\" is no event; choose from node.joined, node.state, node.suspected, node.health, node.replaced, drain.notice, drain.phase, drain.move, drain.cancelled, drain.ended, camera.taken, camera.unreachable, camera.reachable, inventory.taken, inventory.refused",
+        "agent.toml:22: webhook.events: \"drain.over\" is no event; choose from node.joined, node.state, node.suspected, node.health, node.replaced, drain.notice, drain.phase, drain.move, drain.cancelled, drain.ended, camera.taken, camera.handed_over, camera.unreachable, camera.reachable, inventory.taken, inventory.refused",
         "agent.toml: cluster.name: is missing; write for example name = \"prod\"",
         "agent.toml: cluster.key: is missing; write the 64 hexadecimal digits of openssl rand -hex 32, or key_file",
     ];

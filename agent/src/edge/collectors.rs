@@ -25,12 +25,21 @@ counters! {
     REDIRECTS = "mtxfleet_resolver_redirects_total", "Questions of MediaMTX answered with an owner.";
     UNKNOWN = "mtxfleet_resolver_unknown_total", "Questions given up, since no owner became known in time.";
     RESOLVER_REFUSED = "mtxfleet_resolver_refused_total", "Connections and questions refused, by reason.";
+    RELAYED = "mtxfleet_relay_opened_total", "Questions of MediaMTX answered with the stream itself.";
+    RELAY_FULL = "mtxfleet_relay_overflow_total", "Streams redirected, since as many as are allowed were relayed.";
+    RELAY_NOT_OPENED = "mtxfleet_relay_not_opened_total", "Streams that could not be read from their owner.";
+    RELAY_PACKETS = "mtxfleet_relay_packets_total", "RTP packets given to MediaMTX.";
+    RELAY_DISCARDED = "mtxfleet_relay_discarded_packets_total", "RTP packets not given: MediaMTX took them too slowly.";
+    RELAY_HANDOVERS = "mtxfleet_relay_handovers_total", "Changes of a stream's owner joined, by whether it was lossless.";
+    RELAY_LOST = "mtxfleet_relay_lost_packets_total", "RTP packets that no owner gave.";
     POLLS = "mtxfleet_agent_check_polls_total", "Agent checks of load balancers, by outcome.";
 }
 
 static NOT_GOSSIPED: Metric =
     Metric::gauge("mtxfleet_gossip_streams_not_gossiped", "Streams of this node that its report has no room for.");
 static HOLDING: Metric = Metric::gauge("mtxfleet_resolver_held_questions", "Questions that wait for an owner now.");
+
+static RELAY_STREAMS: Metric = Metric::gauge("mtxfleet_relay_streams", "Streams relayed to this node's MediaMTX now.");
 
 /// From now on `/metrics` shows what these edges count.
 pub fn register(metrics: &Metrics, gossip: &Gossip, resolver: Option<&Arc<Resolver>>, check: &Arc<AgentCheck>) {
@@ -71,7 +80,7 @@ fn of_resolver(resolver: Arc<Resolver>) -> Collector {
     Box::new(move || {
         let seen = resolver.counters();
         let refused = |reason: &str, count: u64| RESOLVER_REFUSED.labelled(&[("reason", reason)], count as f64);
-        vec![
+        let mut samples = vec![
             REDIRECTS.sample(seen.redirects as f64),
             UNKNOWN.sample(seen.unknown as f64),
             HOLDING.sample(seen.holding as f64),
@@ -81,7 +90,23 @@ fn of_resolver(resolver: Arc<Resolver>) -> Collector {
             refused("garbage", seen.refused_garbage),
             refused("oversize", seen.refused_oversize),
             refused("slow", seen.refused_slow),
-        ]
+        ];
+        if let Some(totals) = resolver.relayed() {
+            let proven = totals.handovers.saturating_sub(totals.unproven_handovers);
+            let handovers = |proven: &str, count: u64| RELAY_HANDOVERS.labelled(&[("proven", proven)], count as f64);
+            samples.extend([
+                RELAY_STREAMS.sample(totals.streams as f64),
+                RELAYED.sample(seen.relayed as f64),
+                RELAY_FULL.sample(seen.relay_full as f64),
+                RELAY_NOT_OPENED.sample(totals.not_opened as f64),
+                RELAY_PACKETS.sample(totals.packets as f64),
+                RELAY_DISCARDED.sample(totals.discarded_packets as f64),
+                handovers("true", proven),
+                handovers("false", totals.unproven_handovers),
+                RELAY_LOST.sample(totals.lost_packets as f64),
+            ]);
+        }
+        samples
     })
 }
 

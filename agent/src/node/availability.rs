@@ -4,12 +4,12 @@
 //!
 //! | of | watched while | available while |
 //! |---|---|---|
-//! | a node | it is a member and not `offline` by a drain | it is neither suspected nor dead, and its MediaMTX serves |
+//! | a node | it is a member, has served, and did not leave by a drain | it is neither suspected nor dead, and its MediaMTX serves |
 //! | a cluster | the agent runs | at least one node of the role serves |
 //! | a stream | it was owned in the last month | its owner has it ready, and its bytes grow |
 //!
 //! Time in which this agent did not run, or was held up, was not watched: it is neither good nor bad. A node that was
-//! drained is out of service by intent and not watched until it is back.
+//! drained is out of service by intent and not watched until it is back; nor is one that launches and never served yet.
 //!
 //! Seconds are counted on the monotonic clock and kept by wall time: 24 buckets of an hour and 31 of a day each.
 
@@ -97,6 +97,9 @@ impl Availabilities {
             self.kept.keys().filter(|subject| matches!(subject, Subject::Stream(_))).cloned().collect();
         for (subject, available) in seen {
             gone.remove(&subject);
+            if !available && matches!(subject, Subject::Node(_)) && !self.kept.contains_key(&subject) {
+                continue;
+            }
             self.kept.entry(subject).or_default().add(wall, seconds, available);
         }
         for subject in gone {
@@ -169,6 +172,11 @@ impl Availabilities {
 }
 
 impl History {
+    #[cfg(test)]
+    pub(super) fn total(&self) -> (u32, u32) {
+        self.days.values().fold((0, 0), |(up, watched), day| (up + day.0, watched + day.1))
+    }
+
     fn add(&mut self, wall: UnixMillis, seconds: u32, available: bool) {
         let second = wall.0 / 1_000;
         for (buckets, number, full) in

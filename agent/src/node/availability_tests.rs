@@ -64,6 +64,7 @@ fn an_outage_of_a_quarter_of_an_hour_is_seen_in_the_day_the_week_and_the_month()
 #[test]
 fn windows_end_and_nothing_older_than_a_month_is_kept() {
     let mut world = World::new();
+    world.run(5, &[(node("a"), true)]);
     world.run(DAY, &[(node("a"), false)]);
     world.run(DAY, &[(node("a"), true)]);
     let line = world.line(&node("a")).expect("known");
@@ -106,6 +107,17 @@ fn a_node_that_is_not_looked_at_is_not_counted() {
     let before = world.line(&node("a")).expect("known").day;
     world.run(HOUR, &[]);
     assert_eq!(world.line(&node("a")).expect("known").day, before, "drained: by intent");
+}
+
+#[test]
+fn a_node_that_launches_is_watched_from_its_first_service_on() {
+    let mut world = World::new();
+    world.run(60, &[(node("a"), false)]);
+    assert_eq!(world.line(&node("a")), None);
+    world.run(60, &[(node("a"), true)]);
+    world.run(20, &[(node("a"), false)]);
+    let day = world.line(&node("a")).expect("it has served").day;
+    assert_eq!((day.available_seconds, day.watched_seconds), (60, 80), "and once it has, it may fail");
 }
 
 #[test]

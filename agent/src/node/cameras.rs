@@ -7,7 +7,8 @@
 //! ```
 //! Every agent computes the same placement from the same inventory and the same nodes, and carries out its own part. A
 //! camera moves **make before break**: its next owner pulls it beside the old one, which goes on until gossip shows the
-//! next one delivering; from then on it claims the camera no longer, and lets go a moment later.
+//! next one delivering; from then on it claims the camera no longer, leads its workers over ([`super::changing_hands`]), and
+//! lets go.
 //!
 //! Where two nodes do not agree (inventories that differ, gossip that is late), a camera may be pulled twice for a while,
 //! never not at all: nobody lets go before another delivers. Which of the two is read is decided by their claims alike
@@ -17,8 +18,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use mtxfleet_leader::Member;
+use mtxfleet_leader::placement::Placer;
 use mtxfleet_leader::takers::{Fitness, Takers};
-use mtxfleet_leader::{Member, placement};
 use mtxfleet_wire::{
     CamerasReport, EventKind, Liveness, LoadReport, Mono, NodeId, NodeState, Role, ServerHealth, StreamName,
 };
@@ -64,6 +66,8 @@ pub struct Cameras {
     /// Paths in MediaMTX, as last compared; `None` before the first time.
     paths: Option<Arc<PullsReport>>,
     takers: Takers,
+    /// Of the inventory that `placed` was made of.
+    placer: Placer,
     placed: BTreeMap<StreamName, NodeId>,
     /// Of which inventory and which nodes `placed` was made.
     placed_of: Option<(String, BTreeSet<NodeId>)>,
@@ -84,7 +88,7 @@ pub enum Holding {
     NobodyElseDelivers,
     /// Readers are on their way to it.
     OwnerIsNew,
-    /// This node's drain moves its readers first.
+    /// Its workers are led over first.
     ReadersHere,
 }
 
@@ -92,6 +96,16 @@ impl Cameras {
     /// Whether another node is to have it and delivers it: it is claimed here no longer.
     pub(super) fn is_withdrawn(&self, stream: &StreamName) -> bool {
         self.elsewhere.contains_key(stream)
+    }
+
+    /// Cameras pulled here that another node is to have and delivers.
+    pub(super) fn delivered_elsewhere(&self) -> impl Iterator<Item = &StreamName> {
+        let is_here = |stream: &&StreamName| self.paths.as_ref().is_some_and(|paths| paths.ours.contains(*stream));
+        self.elsewhere.keys().filter(is_here)
+    }
+
+    pub(super) fn is_placed_at(&self, stream: &StreamName, node: &NodeId) -> bool {
+        self.placed.get(stream) == Some(node)
     }
 
     /// Whether this camera's path is ours to add and delete.
@@ -154,6 +168,7 @@ impl Node {
         self.place_cameras(now.mono, settings);
         let Some(paths) = self.cameras.paths.clone() else { return };
         self.look_elsewhere(now.mono, &paths);
+        self.go_on_handing_over(now, effects);
         let orders = self.pull_orders(now.mono, settings, &paths);
         if self.cameras.orders.as_ref() != Some(&orders) {
             self.say_taken(now, &orders, &paths, effects);
@@ -174,7 +189,11 @@ impl Node {
         let Some(inventory) = &self.cameras.inventory else { return };
         let of = (inventory.hash.clone(), takers);
         if self.cameras.placed_of.as_ref() != Some(&of) {
-            self.cameras.placed = placement::place(inventory.cameras.keys(), &of.1);
+            let known = self.cameras.placed_of.as_ref().is_some_and(|(hash, _)| *hash == of.0);
+            if !known {
+                self.cameras.placer = Placer::new(inventory.cameras.keys());
+            }
+            self.cameras.placed = self.cameras.placer.place(&of.1);
             self.cameras.placed_of = Some(of);
         }
     }
@@ -204,8 +223,7 @@ impl Node {
     /// as long as it is in the last look at MediaMTX, which may be older than that: it is not claimed once more.
     fn look_elsewhere(&mut self, now: Mono, paths: &PullsReport) {
         let before = std::mem::take(&mut self.cameras.elsewhere);
-        let in_look = |stream: &&StreamName| self.server.sample.paths.iter().any(|path| path.name == stream.as_str());
-        let let_go_of = before.keys().filter(|stream| !paths.ours.contains(*stream)).filter(in_look);
+        let let_go_of = before.keys().filter(|stream| !paths.ours.contains(*stream) && self.has_path(stream));
         let delivered = paths.ours.iter().chain(let_go_of).filter(|stream| {
             let target = self.cameras.placed.get(*stream).filter(|target| **target != self.settings.id);
             let member = target.and_then(|target| self.fleet.get(target));

@@ -9,6 +9,7 @@
 //! ```
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use mtxfleet_leader::cloud::{CloudAnswer, CloudError, Group};
 use mtxfleet_leader::election::Standing;
@@ -25,6 +26,7 @@ pub use mtxfleet_leader::growing::Settings as CloudSettings;
 #[derive(Debug)]
 pub struct Cloud {
     growing: Growing,
+    boot_deadline: Duration,
     /// `None` where no cloud started this node.
     ending: Option<Ending>,
 }
@@ -33,7 +35,7 @@ pub struct Cloud {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CloudView {
     pub progress: Progress,
-    pub lead: Option<std::time::Duration>,
+    pub lead: Option<Duration>,
 }
 
 /// A member as its seat in the group is worked out.
@@ -48,12 +50,18 @@ impl Cloud {
     pub(super) fn new(settings: CloudSettings, facts: &NodeFacts) -> Self {
         Self {
             growing: Growing::new(facts.role, settings),
+            boot_deadline: settings.boot_deadline,
             ending: facts.instance.clone().map(|instance| Ending::new(facts.role, instance)),
         }
     }
 }
 
 impl Cloud {
+    /// Which listing the next decision is made on.
+    pub(super) fn listing(&self) -> Option<u64> {
+        self.growing.listing()
+    }
+
     /// The newest complete listing, while it is fresh.
     pub(super) fn group(&self, now: Mono) -> Option<&Group> {
         self.growing.group(now)
@@ -92,20 +100,39 @@ impl Node {
         cloud.growing.launching(now.mono, &self.known_instances(&self.load(now)))
     }
 
-    /// Nodes that the cloud would not let go are not to be drained.
-    pub fn mark_kept(&self, nodes: &mut [NodeView]) {
+    /// Nodes that the cloud would not let go are not to be drained; while its group cannot be listed as a whole, none of
+    /// its own is.
+    pub fn mark_kept(&self, now: Now, nodes: &mut [NodeView]) {
         let Some(cloud) = &self.cloud else { return };
+        let is_unseen = cloud.group(now.mono).is_none();
         for node in nodes {
             let own = (node.node == self.settings.id).then_some(&self.settings.facts);
             let facts = own.or_else(|| self.fleet.get(&node.node).and_then(|member| member.peer.facts.as_ref()));
             let instance = facts.and_then(|facts| facts.instance.as_ref());
-            node.protected |= instance.is_some_and(|instance| cloud.growing.keeps(instance).is_some());
+            node.protected |= instance.is_some_and(|instance| is_unseen || cloud.growing.keeps(instance).is_some());
         }
+    }
+
+    /// What the cloud does not do as it was asked, and what becomes of its machines: for the decision log.
+    pub(super) fn cloud_notes(&self, now: Now) -> Vec<String> {
+        let Some(cloud) = &self.cloud else { return Vec::new() };
+        let progress = cloud.growing.progress(now.mono, &BTreeSet::new());
+        let mut notes: Vec<String> = progress.problem.into_iter().collect();
+        if let (Some(desired), Some(present)) = (progress.desired, progress.present) {
+            let counts = format!("the cloud has {present} instances where {desired} are desired");
+            if present > desired {
+                notes.push(counts);
+            } else if let Some(short) = progress.short_for.filter(|short| *short >= cloud.boot_deadline) {
+                notes.push(format!("{counts}, and has launched none for {} s", short.as_secs()));
+            }
+        }
+        notes.extend(self.replacing.notes());
+        notes
     }
 
     /// From launch to service, as this orchestrator has measured it.
     #[must_use]
-    pub fn measured_lead(&self) -> Option<std::time::Duration> {
+    pub fn measured_lead(&self) -> Option<Duration> {
         self.cloud.as_ref()?.growing.lead()
     }
 

@@ -33,6 +33,14 @@ pub struct Made<'a> {
     pub at: UnixMillis,
     pub effect: DecisionEffect,
     pub metrics: &'a [MetricRule],
+    /// What the cloud does not do as it was asked: reasons beside those of the engine.
+    pub notes: Vec<String>,
+}
+
+impl Made<'_> {
+    fn reasons(&self, decision: &Decision) -> Vec<String> {
+        decision.reasons.iter().map(ToString::to_string).chain(self.notes.iter().cloned()).collect()
+    }
 }
 
 #[derive(Debug, Default)]
@@ -59,6 +67,8 @@ struct Kind {
     outcome: Outcome,
     rule: Rule,
     reasons: Vec<Discriminant<Reason>>,
+    /// Without their numbers, which grow by the second.
+    notes: Vec<String>,
     counted: [u32; 4],
     victims: Vec<NodeId>,
 }
@@ -76,6 +86,7 @@ impl DecisionLog {
             outcome: decision.outcome,
             rule: decision.rule,
             reasons: decision.reasons.iter().map(std::mem::discriminant).collect(),
+            notes: made.notes.iter().map(|note| note.replace(|c: char| c.is_ascii_digit(), "")).collect(),
             counted: [seen.serving, seen.launching, seen.draining, seen.unhealthy],
             victims: steered.victims.iter().map(|(node, _)| node.clone()).collect(),
         };
@@ -85,7 +96,7 @@ impl DecisionLog {
             view.count += 1;
             view.wanted = decision.wanted;
             view.inputs = inputs_view(decision, made.metrics);
-            view.reasons = decision.reasons.iter().map(ToString::to_string).collect();
+            view.reasons = made.reasons(decision);
             return None;
         }
         self.number += 1;
@@ -102,7 +113,7 @@ impl DecisionLog {
             rule: decision.rule.to_string(),
             wanted: decision.wanted,
             inputs: inputs_view(decision, made.metrics),
-            reasons: decision.reasons.iter().map(ToString::to_string).collect(),
+            reasons: made.reasons(decision),
             victims: steered
                 .victims
                 .iter()

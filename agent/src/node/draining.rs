@@ -190,10 +190,15 @@ impl Node {
     /// A report on another node's drain that came to this agent alone is passed on.
     pub(super) fn worker_reported(&mut self, report: WorkerReport, via: Via, effects: &mut Vec<Effect>) {
         match &mut self.draining.drain {
-            Some(drain) if drain.id() == report.drain() => drain.worker_reported(report),
+            Some(drain) if drain.id() == report.drain() => return drain.worker_reported(report),
+            _ => {}
+        }
+        match &mut self.changing_hands.under_way {
+            Some(hand_over) if hand_over.id() == report.drain() => hand_over.worker_reported(report),
             _ if via == Via::Http => {
-                let concerns =
-                    |m: &&mtxfleet_leader::Member| m.peer.drain.as_ref().is_some_and(|d| d.id == *report.drain());
+                let concerns = |m: &&mtxfleet_leader::Member| {
+                    m.peer.drain.iter().chain(&m.peer.moves).any(|d| d.id == *report.drain())
+                };
                 let http = self.fleet.members().find(concerns).and_then(|m| Some(m.peer.facts.as_ref()?.http.clone()));
                 effects.extend(http.map(|http| Effect::ForwardReport { http, report }));
             }
@@ -369,7 +374,8 @@ impl Node {
             known_pollers: self.balancers.known(),
             last_new_session: self.server.last_new_session,
             candidates: self.candidates(self.role()),
-            ingestion: (self.role() == Role::Ingestion).then(|| self.ingestion_side()),
+            ingestion: (self.role() == Role::Ingestion)
+                .then(|| self.ingestion_side(self.draining.drain.iter().flat_map(Drain::cameras))),
         }
     }
 

@@ -27,6 +27,8 @@ pub enum Effect {
     PublishStreams(Vec<StreamReport>),
     /// Gossip: the drain, or that there is none.
     PublishDrain(Option<DrainReport>),
+    /// Gossip key `moves`; `None` takes it away.
+    PublishMoves(Option<DrainReport>),
     /// Gossip: what this node wants as an orchestrator.
     PublishPlan(Box<Plan>),
     /// Gossip: its last decisions.

@@ -20,6 +20,8 @@ pub enum Event {
     /// A look at MediaMTX, or why there was none.
     Server(Result<ServerSample, ServerProblem>),
     Machine(MachineSample),
+    /// So many answers from this node's recordings are under way.
+    RecordingsFetched(u32),
     /// The answer to [`super::effect::Effect::Check`].
     Checked(Checked),
     /// All peers as gossip knows them now (this node is not among them).

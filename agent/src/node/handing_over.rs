@@ -1,8 +1,9 @@
-//! What an ingestion node sees of its cameras while it drains, for crate `drain`: who reads them, and who has them next.
+//! What an ingestion node sees of its cameras while they change hands, for crate `drain`: who reads them, and who has them
+//! next.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use mtxfleet_drain::{Drain, IngestionSide, ObservedCamera, ObservedLeg, Owner, Pull};
+use mtxfleet_drain::{IngestionSide, ObservedCamera, ObservedLeg, Owner, Pull};
 use mtxfleet_leader::Member;
 use mtxfleet_wire::{CameraEnd, CameraSource, NodeId, NodeState, Role, StreamName, StreamReport};
 
@@ -10,17 +11,18 @@ use super::Node;
 use super::sample::PathSample;
 
 impl Node {
-    pub(super) fn ingestion_side(&self) -> IngestionSide {
+    /// `more` are streams that it may have no longer, and whose readers matter.
+    pub(super) fn ingestion_side<'a>(&'a self, more: impl IntoIterator<Item = &'a StreamName>) -> IngestionSide {
         let cameras: Vec<ObservedCamera> =
             self.server.sample.paths.iter().filter_map(|path| self.camera(path)).collect();
-        let of_drain = self.draining.drain.iter().flat_map(Drain::cameras);
-        let streams: BTreeSet<&StreamName> = cameras.iter().map(|camera| &camera.stream).chain(of_drain).collect();
+        let here = cameras.iter().map(|camera| camera.stream.clone());
+        let streams: BTreeSet<StreamName> = here.chain(more.into_iter().cloned()).collect();
         IngestionSide {
             legs_elsewhere: self.legs_through(&cameras),
             legs_at_owners: self.legs_at_owners(&streams),
             distribution: self.candidates(Role::Distribution),
             owners: self.next_owners(&streams),
-            recording_readers: 0,
+            recording_readers: self.recording_use.wanted_by(),
             cameras,
         }
     }
@@ -37,11 +39,21 @@ impl Node {
         gone.map(|camera| camera.stream.clone()).collect()
     }
 
-    /// Whether this node may stop pulling a camera whose next owner has it: in a drain, once nobody who can be told
-    /// reads it here any more.
+    /// Whether this node may stop pulling a camera whose next owner has it: once nobody who can be told reads it here any
+    /// more.
     #[must_use]
     pub fn may_let_go(&self, stream: &StreamName) -> bool {
-        self.draining.drain.as_ref().is_none_or(|drain| drain.may_let_go(stream))
+        match (&self.draining.drain, &self.changing_hands.under_way) {
+            (Some(drain), _) => drain.may_let_go(stream),
+            (None, Some(hand_over)) if hand_over.moving().contains(stream) => hand_over.may_let_go(stream),
+            // Nobody reads what is not there.
+            (None, _) => self.server.looked.is_some() && !self.has_path(stream),
+        }
+    }
+
+    /// As far as the last look says.
+    pub(super) fn has_path(&self, stream: &StreamName) -> bool {
+        self.server.sample.paths.iter().any(|path| path.name == stream.as_str())
     }
 
     fn camera(&self, path: &PathSample) -> Option<ObservedCamera> {
@@ -59,16 +71,21 @@ impl Node {
             source,
             available: path.available,
             session: publisher.map(|publisher| publisher.session.clone()),
-            pulls: pulls.map(|pull| Pull { session: pull.session.clone(), node: pull.node.clone() }).collect(),
+            pulls: pulls
+                .map(|pull| Pull { session: pull.session.clone(), node: pull.node.clone(), moves: pull.moves })
+                .collect(),
         })
     }
 
-    /// Legs at the nodes that pull a camera from here. A node that reads it from elsewhere is no concern of this one.
+    /// Legs at the nodes that pull a camera from here. A node that reads it from elsewhere is no concern of this one, nor is
+    /// one that relays: who reads there notices nothing.
     fn legs_through(&self, cameras: &[ObservedCamera]) -> Vec<ObservedLeg> {
         let mut legs = Vec::new();
         let pulled: BTreeMap<(&NodeId, &StreamName), ()> = cameras
             .iter()
-            .flat_map(|camera| camera.pulls.iter().map(move |pull| ((&pull.node, &camera.stream), ())))
+            .flat_map(|camera| {
+                camera.pulls.iter().filter(|pull| !pull.moves).map(move |pull| ((&pull.node, &camera.stream), ()))
+            })
             .collect();
         for ((node, stream), ()) in pulled {
             let Some(member) = self.fleet.get(node) else { continue };
@@ -77,7 +94,7 @@ impl Node {
         legs
     }
 
-    fn legs_at_owners(&self, streams: &BTreeSet<&StreamName>) -> Vec<ObservedLeg> {
+    fn legs_at_owners(&self, streams: &BTreeSet<StreamName>) -> Vec<ObservedLeg> {
         let of_role = |member: &&Member| member.peer.facts.as_ref().is_some_and(|facts| facts.role == Role::Ingestion);
         let mut legs = Vec::new();
         for member in self.fleet.members().filter(of_role) {
@@ -87,18 +104,18 @@ impl Node {
         legs
     }
 
-    /// Of several, the first in the order of their ids.
-    fn next_owners(&self, streams: &BTreeSet<&StreamName>) -> BTreeMap<StreamName, Owner> {
+    /// Of several, the one that is to have it, or else the first in the order of their ids.
+    fn next_owners(&self, streams: &BTreeSet<StreamName>) -> BTreeMap<StreamName, Owner> {
         let mut owners = BTreeMap::new();
         for member in self.fleet.serving(Role::Ingestion) {
             let Some(facts) = &member.peer.facts else { continue };
             let delivers = |report: &&StreamReport| report.owned && report.ready && report.flowing;
             for report in member.peer.streams.iter().filter(delivers).filter(|report| streams.contains(&report.name)) {
-                owners.entry(report.name.clone()).or_insert_with(|| Owner {
-                    node: member.peer.node.clone(),
-                    rtsp: facts.rtsp.clone(),
-                    since: report.since,
-                });
+                let is_placed = self.cameras.is_placed_at(&report.name, &member.peer.node);
+                if is_placed || !owners.contains_key(&report.name) {
+                    let (node, rtsp) = (member.peer.node.clone(), facts.rtsp.clone());
+                    owners.insert(report.name.clone(), Owner { node, rtsp, since: report.since });
+                }
             }
         }
         owners

@@ -25,7 +25,7 @@ impl Node {
         }
         let alive = &self.fleet;
         self.health.keep_peers(|peer| alive.get(peer).is_some_and(|member| member.liveness == Liveness::Alive));
-        let report = self.health.report(now.mono);
+        let report = HealthReport { replaced: self.replacing.ordered_lately(now.mono), ..self.health.report(now.mono) };
         let told = |report: &HealthReport| (report.ills.clone(), report.restarts, report.hopeless);
         if told(&before) != told(&report) && (!before.ills.is_empty() || !report.ills.is_empty()) {
             effects.push(Effect::Announce(self.event(now, EventKind::NodeHealth(report.clone()))));
@@ -110,7 +110,10 @@ impl Node {
         }
         for member in self.fleet.members() {
             let Some(load) = &member.peer.load else { continue };
-            if load.state != NodeState::Offline {
+            // A node that falls silent in its drain was ended by whoever drained it, before it could say that it is done.
+            let has_left = load.state == NodeState::Offline
+                || load.state == NodeState::Draining && member.liveness != Liveness::Alive;
+            if !has_left {
                 let up = member.liveness == Liveness::Alive && load.server == ServerHealth::Up && !load.is_broken();
                 seen.push((Subject::Node(member.peer.node.to_string()), up));
             }

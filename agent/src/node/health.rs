@@ -24,12 +24,11 @@ const RTSP_GRACE: Duration = Duration::from_secs(9);
 /// MediaMTX itself closes a source that is silent for 10 s (`readTimeout`), so this is three times what it takes.
 const STREAMS_GRACE: Duration = Duration::from_secs(30);
 const DISK_GRACE: Duration = Duration::from_secs(10);
-/// From the first restart to the second; three times as long each time.
-const BACK_OFF: Duration = Duration::from_secs(30);
 /// After so many restarts that did not help, nothing more is tried.
 const RESTARTS: u32 = 3;
-/// Where there is nothing to try, an illness is hopeless after this; a full disk may yet be emptied by a retention.
-const HOPELESS_AFTER: Duration = Duration::from_secs(120);
+/// Where there is nothing to try, an illness is hopeless after so many times the pause between two restarts; a full disk
+/// may yet be emptied by a retention.
+const HOPELESS_AFTER: u32 = 4;
 const DISK_HOPELESS_AFTER: Duration = Duration::from_secs(600);
 /// A node that is well for so long has a clean slate.
 const CURED_AFTER: Duration = Duration::from_secs(300);
@@ -57,6 +56,8 @@ pub struct Health {
     /// Since when each sign is bad.
     bad_since: BTreeMap<Ill, Mono>,
     can_restart: bool,
+    /// From the first restart to the second; three times as long each time.
+    back_off: Duration,
     restarts: u32,
     last_restart: Option<Mono>,
     ill_since: Option<Mono>,
@@ -71,11 +72,12 @@ pub struct Health {
 impl Health {
     /// `can_restart`: a command is configured that starts MediaMTX again.
     #[must_use]
-    pub fn new(now: Mono, can_restart: bool) -> Self {
+    pub fn new(now: Mono, can_restart: bool, back_off: Duration) -> Self {
         Self {
             started: now,
             bad_since: BTreeMap::new(),
             can_restart,
+            back_off,
             restarts: 0,
             last_restart: None,
             ill_since: None,
@@ -109,7 +111,7 @@ impl Health {
         if !in_service {
             return false;
         }
-        let pause = BACK_OFF * 3_u32.pow(self.restarts.saturating_sub(1).min(RESTARTS));
+        let pause = self.back_off * 3_u32.pow(self.restarts.saturating_sub(1).min(RESTARTS));
         let due = self.last_restart.is_none_or(|last| now.since(last) >= pause);
         if curable && self.can_restart && self.restarts < RESTARTS {
             if due {
@@ -118,7 +120,7 @@ impl Health {
             }
             return due;
         }
-        let patience = if curable { HOPELESS_AFTER } else { DISK_HOPELESS_AFTER };
+        let patience = if curable { self.back_off * HOPELESS_AFTER } else { DISK_HOPELESS_AFTER };
         self.hopeless |= now.since(ill_since) >= patience && due;
         false
     }
@@ -156,6 +158,7 @@ impl Health {
             restarts: self.restarts,
             hopeless: self.hopeless,
             unreachable: self.unreachable.iter().cloned().collect(),
+            replaced: Vec::new(),
         }
     }
 
@@ -221,6 +224,7 @@ const fn grace(ill: Ill) -> Duration {
 mod tests {
     use super::*;
 
+    const BACK_OFF: Duration = Duration::from_secs(30);
     const WELL: Signs = Signs { server: Some(true), streams: Some(true), disk: Some(true) };
     const AWAY: Signs = Signs { server: Some(false), streams: None, disk: Some(true) };
     const FULL: Signs = Signs { disk: Some(false), ..WELL };
@@ -247,7 +251,7 @@ mod tests {
 
     #[test]
     fn a_server_that_stays_away_is_restarted_with_back_off_and_then_the_node_asks_to_be_replaced() {
-        let mut health = Health::new(at(0), true);
+        let mut health = Health::new(at(0), true, BACK_OFF);
         let (restarts, hopeless) = run(&mut health, AWAY, 100..1000);
         assert_eq!(restarts, [110, 140, 230]);
         assert_eq!(hopeless, Some(230 + 270));
@@ -256,13 +260,13 @@ mod tests {
 
     #[test]
     fn without_a_command_there_is_no_restart_and_the_node_asks_after_two_minutes() {
-        let mut health = Health::new(at(0), false);
+        let mut health = Health::new(at(0), false, BACK_OFF);
         assert_eq!(run(&mut health, AWAY, 100..1000), (vec![], Some(230)));
     }
 
     #[test]
     fn a_blink_is_no_illness_and_a_cure_ends_it() {
-        let mut health = Health::new(at(0), true);
+        let mut health = Health::new(at(0), true, BACK_OFF);
         assert_eq!(run(&mut health, AWAY, 0..9).0, [] as [u64; 0]);
         run(&mut health, WELL, 9..10);
         assert_eq!(run(&mut health, AWAY, 10..25).0, [20]);
@@ -277,14 +281,14 @@ mod tests {
 
     #[test]
     fn a_full_disk_is_said_never_restarted_and_hopeless_after_ten_minutes() {
-        let mut health = Health::new(at(0), true);
+        let mut health = Health::new(at(0), true, BACK_OFF);
         assert_eq!(run(&mut health, FULL, 0..1000), (vec![], Some(610)));
         assert_eq!(health.report(at(1000)).ills, [Ill::Disk]);
     }
 
     #[test]
     fn streams_that_deliver_nothing_are_an_ill_and_no_streams_are_none() {
-        let mut health = Health::new(at(0), true);
+        let mut health = Health::new(at(0), true, BACK_OFF);
         assert_eq!(run(&mut health, STILL, 0..40).0, [30]);
         run(&mut health, Signs { streams: None, ..WELL }, 40..41);
         assert_eq!(health.report(at(41)).ills, []);
@@ -292,7 +296,7 @@ mod tests {
 
     #[test]
     fn an_rtsp_port_that_fails_twice_is_an_ill() {
-        let mut health = Health::new(at(0), true);
+        let mut health = Health::new(at(0), true, BACK_OFF);
         health.checked(at(0), false);
         assert!(!health.see(at(1), WELL, true));
         health.checked(at(10), false);
@@ -303,14 +307,14 @@ mod tests {
 
     #[test]
     fn a_server_that_never_came_up_is_given_a_minute() {
-        let mut health = Health::new(at(0), true);
+        let mut health = Health::new(at(0), true, BACK_OFF);
         let never = Signs { server: None, ..Signs::default() };
         assert_eq!(run(&mut health, never, 0..75).0, [70]);
     }
 
     #[test]
     fn a_node_on_its_way_out_is_left_alone() {
-        let mut health = Health::new(at(0), true);
+        let mut health = Health::new(at(0), true, BACK_OFF);
         for second in 0..600 {
             assert!(!health.see(at(second), AWAY, false));
         }
@@ -319,7 +323,7 @@ mod tests {
 
     #[test]
     fn every_peer_has_its_turn_and_those_gone_are_forgotten() {
-        let mut health = Health::new(at(0), true);
+        let mut health = Health::new(at(0), true, BACK_OFF);
         let peers: Vec<u32> = (0..7).collect();
         let mut seen = BTreeSet::new();
         for round in 0..3 {

@@ -5,8 +5,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use mtxfleet_leader::Peer;
 use mtxfleet_leader::fleet_view::Change;
+use mtxfleet_leader::{Member, Peer};
 use mtxfleet_wire::{
     Candidate, DrainId, DrainNotice, DrainReport, EventKind, LegId, LegNotice, Liveness, MoveOrder, MoveReason, NodeId,
     NodeState, Role, StreamName, StreamReport,
@@ -15,10 +15,11 @@ use mtxfleet_wire::{
 use super::effect::Effect;
 use super::{Node, Now};
 
-/// What was passed on of each drain that other nodes are in.
+/// What was passed on of each drain that other nodes are in, and of each hand-over of cameras.
 #[derive(Debug, Default)]
 pub struct Neighbours {
     drains: BTreeMap<NodeId, Passed>,
+    hand_overs: BTreeMap<NodeId, Passed>,
 }
 
 #[derive(Debug)]
@@ -28,12 +29,21 @@ struct Passed {
     ordered: BTreeSet<LegId>,
 }
 
+impl Passed {
+    /// Goes on with what is known of this drain; another one of the node's begins anew.
+    fn of(report: &DrainReport, known: Option<Self>) -> Self {
+        let new = || Self { drain: report.id.clone(), noticed: BTreeSet::new(), ordered: BTreeSet::new() };
+        known.filter(|known| known.drain == report.id).unwrap_or_else(new)
+    }
+}
+
 impl Node {
     pub(super) fn see_peers(&mut self, now: Now, peers: Vec<Peer>, effects: &mut Vec<Effect>) {
         let changes = self.fleet.update(now.mono, peers);
         self.leadership.hear(now, &self.fleet);
         self.say_changes(now, changes, effects);
         self.pass_on_drains(now, effects);
+        self.pass_on_hand_overs(now, effects);
         self.hear_controls();
     }
 
@@ -50,7 +60,7 @@ impl Node {
         let me = &self.settings.id;
         // Who died in its drain hands nothing over any more.
         let alive = self.fleet.members().filter(|member| member.liveness != Liveness::Dead);
-        let reports = alive.filter_map(|member| member.peer.drain.as_ref());
+        let reports = alive.flat_map(|member| member.peer.drain.iter().chain(&member.peer.moves));
         let mine = reports.flat_map(|report| {
             let first = |order: &Vec<u8>| order.first().and_then(|index| report.nodes.get(usize::from(*index)));
             report.streams.iter().filter(move |(_, order)| first(order) == Some(me)).map(|(stream, _)| stream.clone())
@@ -90,32 +100,64 @@ impl Node {
             .collect();
         self.pass_on_cancellations(now, &reports, effects);
         for (node, report) in reports {
-            let known = self.neighbours.drains.remove(&node).filter(|known| known.drain == report.id);
-            let mut passed = known.unwrap_or_else(|| Passed {
-                drain: report.id.clone(),
-                noticed: BTreeSet::new(),
-                ordered: BTreeSet::new(),
-            });
             let legs = self.legs_of(&node, &report);
-            // Who bridges a change of owner has been told of it.
-            let news = legs.iter().filter(|leg| leg.reason != MoveReason::OwnerChanged);
-            let fresh: Vec<LegNotice> = news.filter(|leg| passed.noticed.insert(leg.leg.clone())).cloned().collect();
-            let moving = legs.into_iter().filter(|leg| report.moving.contains(&leg.leg));
-            let moving: Vec<LegNotice> = moving.filter(|leg| passed.ordered.insert(leg.leg.clone())).collect();
-            if !fresh.is_empty() {
-                let notice = DrainNotice {
-                    drain: report.id.clone(),
-                    node: node.clone(),
-                    deadline: report.deadline,
-                    legs: fresh,
-                };
-                effects.push(Effect::Echo(self.event_about(now, node.clone(), EventKind::DrainNotice(notice))));
-            }
-            if !moving.is_empty() {
-                let order = MoveOrder { drain: report.id.clone(), node: node.clone(), legs: moving };
-                effects.push(Effect::Echo(self.event_about(now, node.clone(), EventKind::DrainMove(order))));
-            }
+            let mut passed = Passed::of(&report, self.neighbours.drains.remove(&node));
+            self.pass_on(now, &node, &report, legs, &mut passed, effects);
             self.neighbours.drains.insert(node, passed);
+        }
+    }
+
+    /// Cameras that change hands while their node stays in service. When its report goes, or it dies, nobody will be
+    /// told any more.
+    fn pass_on_hand_overs(&mut self, now: Now, effects: &mut Vec<Effect>) {
+        let alive = self.fleet.members().filter(|member| member.liveness != Liveness::Dead);
+        let report = |member: &Member| Some((member.peer.node.clone(), member.peer.moves.clone()?));
+        let reports: Vec<(NodeId, DrainReport)> = alive.filter_map(report).collect();
+        let mut before = std::mem::take(&mut self.neighbours.hand_overs);
+        for (node, report) in reports {
+            let known = before.remove(&node);
+            if let Some(other) = known.as_ref().filter(|known| known.drain != report.id) {
+                self.pass_on_end(now, &node, other.drain.clone(), effects);
+            }
+            let mut legs = self.legs_of(&node, &report);
+            // It has other cameras, which stay.
+            legs.retain(|leg| report.streams.contains_key(&leg.stream));
+            let mut passed = Passed::of(&report, known);
+            self.pass_on(now, &node, &report, legs, &mut passed, effects);
+            self.neighbours.hand_overs.insert(node, passed);
+        }
+        for (node, passed) in before {
+            self.pass_on_end(now, &node, passed.drain, effects);
+        }
+    }
+
+    fn pass_on_end(&mut self, now: Now, node: &NodeId, hand_over: DrainId, effects: &mut Vec<Effect>) {
+        let kind = EventKind::CamerasHandedOver { hand_over, record: None };
+        effects.push(Effect::Echo(self.event_about(now, node.clone(), kind)));
+    }
+
+    fn pass_on(
+        &mut self,
+        now: Now,
+        node: &NodeId,
+        report: &DrainReport,
+        legs: Vec<LegNotice>,
+        passed: &mut Passed,
+        effects: &mut Vec<Effect>,
+    ) {
+        // Who bridges a change of owner has been told of it.
+        let news = legs.iter().filter(|leg| leg.reason != MoveReason::OwnerChanged);
+        let fresh: Vec<LegNotice> = news.filter(|leg| passed.noticed.insert(leg.leg.clone())).cloned().collect();
+        let moving = legs.into_iter().filter(|leg| report.moving.contains(&leg.leg));
+        let moving: Vec<LegNotice> = moving.filter(|leg| passed.ordered.insert(leg.leg.clone())).collect();
+        if !fresh.is_empty() {
+            let (drain, deadline) = (report.id.clone(), report.deadline);
+            let notice = DrainNotice { drain, node: node.clone(), deadline, legs: fresh };
+            effects.push(Effect::Echo(self.event_about(now, node.clone(), EventKind::DrainNotice(notice))));
+        }
+        if !moving.is_empty() {
+            let order = MoveOrder { drain: report.id.clone(), node: node.clone(), legs: moving };
+            effects.push(Effect::Echo(self.event_about(now, node.clone(), EventKind::DrainMove(order))));
         }
     }
 

@@ -12,9 +12,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mtxfleet_leader::election::Standing;
-use mtxfleet_leader::engine::{Manner, NodeView, Outcome};
+use mtxfleet_leader::engine::{Manner, NodeView, Outcome, Reason};
 use mtxfleet_leader::fleet_view::STALE_AFTER;
 use mtxfleet_leader::plan::Plan;
+#[cfg(test)]
+use mtxfleet_leader::plan_checker;
 use mtxfleet_leader::{Member, Orchestrator, Seen};
 use mtxfleet_wire::{
     DecisionEffect, Liveness, Mono, NodeId, NodeState, OrchestratorView, PlanView, PlannedDrain, Role, RunId,
@@ -26,8 +28,11 @@ use super::effect::Effect;
 use super::fenced::{FencedWrites, Write};
 use super::{Node, Now};
 
-/// Load reports are a second old at most; twice that pace makes the time from a step to its decision mostly theirs.
+/// While nothing happens. What is counted is decided on as it changes, and a window as it ends.
 const STEER_EVERY: Duration = Duration::from_millis(500);
+
+/// However much changes, decisions are so far apart.
+const STEER_AT_MOST_EVERY: Duration = Duration::from_millis(100);
 
 /// An agent that has just started has not heard of the whole fleet yet, and says nothing of it for so long. A round of
 /// gossip takes 200 ms, a node of which nothing is heard is a suspect before this is over.
@@ -62,16 +67,43 @@ pub struct Orchestrating {
     started: Mono,
     /// The plan to be obeyed, for each role.
     plans: BTreeMap<Role, Arc<Plan>>,
-    steered: Option<Mono>,
+    steered: Option<Steering>,
     wish: Option<Wish>,
-    /// What the load asked for when it was last looked at, and the nodes that served.
+    /// The last decision was to launch.
+    launches: bool,
     pub(super) log: DecisionLog,
+}
+
+/// When this node decided last, on what, and when at the latest it decides again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Steering {
+    at: Mono,
+    counted: Counted,
+    next: Mono,
+}
+
+/// What a decision is made of, as far as waiting half a second for it would be too long: it is compared at every event.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Counted {
+    serving: u32,
+    cameras: u32,
+    readers: u32,
+    /// The cloud's listing, while something is to be launched: nothing is asked for on a decision that did not know it.
+    listing: Option<u64>,
 }
 
 impl Orchestrating {
     #[must_use]
     pub fn new(orchestrator: Option<Orchestrator>, started: Mono) -> Self {
-        Self { orchestrator, started, plans: BTreeMap::new(), steered: None, wish: None, log: DecisionLog::default() }
+        Self {
+            orchestrator,
+            started,
+            plans: BTreeMap::new(),
+            steered: None,
+            wish: None,
+            launches: false,
+            log: DecisionLog::default(),
+        }
     }
 
     /// The plan to be obeyed by nodes of `role`, as far as it is known here.
@@ -88,6 +120,14 @@ impl Orchestrating {
 
     pub(super) fn is_dry(&self) -> bool {
         self.orchestrator.as_ref().is_some_and(|orchestrator| orchestrator.policy().dry_run)
+    }
+}
+
+impl Counted {
+    const fn add(&mut self, serves: bool, cameras: u32, readers: u32) {
+        self.serving += serves as u32;
+        self.cameras += cameras;
+        self.readers += readers;
     }
 }
 
@@ -129,11 +169,16 @@ impl Node {
         if now.mono.since(self.orchestrating.started) < SETTLED_AFTER {
             return;
         }
-        if self.orchestrating.steered.is_some_and(|steered| now.mono.since(steered) < STEER_EVERY) {
-            return;
+        let counted = self.counted();
+        if let Some(last) = &mut self.orchestrating.steered {
+            if counted != last.counted {
+                last.next = last.next.min(last.at + STEER_AT_MOST_EVERY);
+            }
+            if now.mono < last.next {
+                return;
+            }
         }
         let Some(mut orchestrator) = self.orchestrating.orchestrator.take() else { return };
-        self.orchestrating.steered = Some(now.mono);
         if let Some(plan) = self.orchestrating.plans.get(&role) {
             orchestrator.adopt(Plan::clone(plan));
         }
@@ -147,8 +192,23 @@ impl Node {
         };
         let nodes = self.nodes_seen(&orchestrator, now);
         let lead = self.measured_lead();
+        #[cfg(test)]
+        let parent = orchestrator.plan().cloned();
         let steered = orchestrator.steer(now.mono, now.wall, token.unwrap_or(NO_TERM), &nodes, lead, manner);
+        #[cfg(test)]
+        if let Some(plan) = &steered.plan {
+            let policy = orchestrator.policy();
+            let given = plan_checker::Given { parent: parent.as_ref(), nodes: &nodes, policy, wall: now.wall, manner };
+            assert_eq!(plan_checker::check(plan, given), [], "{plan:?}\nfrom {nodes:#?}\nafter {parent:?}");
+        }
         let seen = &steered.decision.inputs;
+        let agrees_in = steered.decision.reasons.iter().find_map(|reason| match reason {
+            // A window has agreed when what was before it is older than the window, and not as old.
+            Reason::UpWindow { remaining } => Some(*remaining + Duration::from_millis(1)),
+            _ => None,
+        });
+        let pause = agrees_in.unwrap_or(STEER_EVERY).clamp(STEER_AT_MOST_EVERY, STEER_EVERY);
+        self.orchestrating.launches = matches!(steered.decision.outcome, Outcome::Grow { launch: 1.., .. });
         let more = match steered.decision.outcome {
             Outcome::Grow { launch, .. } if epoch.is_none() => launch,
             _ => 0,
@@ -162,8 +222,15 @@ impl Node {
         };
         let size = self.orchestrating.wish.map(|wish| wish.size);
         self.aim_growing(now, size, &nodes, |node| orchestrator.counts(node));
-        let made =
-            Made { role, by: &self.settings.id, epoch, at: now.wall, effect, metrics: &orchestrator.policy().metrics };
+        let made = Made {
+            role,
+            by: &self.settings.id,
+            epoch,
+            at: now.wall,
+            effect,
+            metrics: &orchestrator.policy().metrics,
+            notes: self.cloud_notes(now),
+        };
         let news = self.orchestrating.log.take(&made, &steered);
         if let Some((news, token)) = news.zip(token)
             && let Ok(value) = serde_json::to_string(news)
@@ -180,6 +247,33 @@ impl Node {
             effects.push(Effect::PublishPlan(Box::new(plan)));
         }
         self.orchestrating.orchestrator = Some(orchestrator);
+        // After the decision: its own listing is not news.
+        let counted = self.counted();
+        self.orchestrating.steered = Some(Steering { at: now.mono, counted, next: now.mono + pause });
+    }
+
+    /// Of this node's role.
+    fn counted(&self) -> Counted {
+        let launches = self.orchestrating.launches;
+        let listing = self.cloud.as_ref().filter(|_| launches).and_then(|cloud| cloud.listing());
+        let mut counted = Counted { listing, ..Counted::default() };
+        let own = &self.server.readers;
+        counted.add(self.state == NodeState::Active, 0, own.workers() + own.viewers.len() as u32);
+        let role = self.settings.facts.role;
+        for member in self.fleet.members() {
+            let of_role = member.peer.facts.as_ref().is_some_and(|facts| facts.role == role);
+            if let Some(load) = member.peer.load.as_ref().filter(|_| of_role) {
+                let readers = load.workers.unwrap_or(0) + load.viewers.unwrap_or(0);
+                let serves = load.state == NodeState::Active && member.liveness == Liveness::Alive;
+                counted.add(serves, load.cameras.unwrap_or(0), readers);
+            }
+        }
+        counted
+    }
+
+    /// When a decision is due that no event brings.
+    pub(super) fn next_decision(&self) -> Option<Mono> {
+        self.orchestrating.steered.map(|steered| steered.next)
     }
 
     /// The cluster as the engine counts it, this node in it.
@@ -206,7 +300,7 @@ impl Node {
             seen => seen,
         });
         let mut nodes = orchestrator.nodes(others.chain([me]));
-        self.mark_kept(&mut nodes);
+        self.mark_kept(now, &mut nodes);
         nodes.extend(self.launching_nodes(now));
         nodes
     }

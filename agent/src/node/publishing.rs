@@ -20,13 +20,18 @@ use super::{Node, Now};
 /// The load is said this often, also while the server is looked at more often.
 const LOAD_EVERY: Duration = Duration::from_millis(900);
 
+/// When somebody comes or goes it is said at once, and not more often than this: orchestrators count readers.
+const COUNTS_EVERY: Duration = Duration::from_millis(150);
+
 /// What was said last, so that only changes are said.
 #[derive(Debug, Default)]
 pub struct Said {
     load_at: Option<Mono>,
     load_state: Option<NodeState>,
+    counts: [Option<u32>; 3],
     streams: Option<Vec<StreamReport>>,
     drain: Option<Option<DrainReport>>,
+    moves: Option<Option<DrainReport>>,
     word: Option<BalancerWord>,
     owners: Option<Vec<(StreamName, NodeId, String)>>,
     warm: Option<Vec<StreamName>>,
@@ -66,6 +71,11 @@ impl Node {
         if is_news(&mut self.said.drain, &drain) {
             effects.push(Effect::PublishDrain(drain));
         }
+        self.publish_load(now, effects);
+        let moves = self.changing_hands.under_way.as_ref().map(mtxfleet_drain::HandOver::report);
+        if is_news(&mut self.said.moves, &moves) {
+            effects.push(Effect::PublishMoves(moves));
+        }
         if is_news(&mut self.said.streams, &self.server.streams) {
             effects.push(Effect::PublishStreams(self.server.streams.clone()));
         }
@@ -90,13 +100,29 @@ impl Node {
                 effects.push(Effect::PublishCameras(cameras));
             }
         }
-        let due = self.said.load_at.is_none_or(|said| now.mono.since(said) >= LOAD_EVERY);
-        if due || self.said.load_state != Some(self.state) {
+    }
+
+    /// Before the streams: whoever hears of a stream's new reader has heard then how many there are.
+    fn publish_load(&mut self, now: Now, effects: &mut Vec<Effect>) {
+        let since = self.said.load_at.map(|said| now.mono.since(said));
+        let due = since.is_none_or(|since| since >= LOAD_EVERY) || self.said.load_state != Some(self.state);
+        let counts_due = since.is_none_or(|since| since >= COUNTS_EVERY);
+        if !due && !counts_due {
+            return;
+        }
+        let load = self.load(now);
+        let counts = [load.cameras, load.workers, load.viewers];
+        if !due && counts == self.said.counts {
+            return;
+        }
+        self.said.counts = counts;
+        // The pace of all the rest is that of the last time it was due.
+        if due {
             self.said.load_at = Some(now.mono);
             self.said.load_state = Some(self.state);
-            effects.push(Effect::PublishLoad(self.load(now)));
             effects.push(Effect::Project(self.projection(now)));
         }
+        effects.push(Effect::PublishLoad(load));
     }
 
     pub(super) fn load(&self, now: Now) -> LoadReport {

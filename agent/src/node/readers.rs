@@ -37,6 +37,8 @@ pub struct MemberPull {
     pub node: NodeId,
     pub stream: String,
     pub protocol: Protocol,
+    /// It is a leg of that node's relay: it goes where the stream's owner is by itself.
+    pub moves: bool,
 }
 
 impl Readers {
@@ -54,10 +56,10 @@ impl Readers {
                 SessionState::Idle => continue,
             }
             match kind(session, anonymous_rtsp) {
-                Kind::Member { pulls } => {
+                Kind::Member { pulls, moves } => {
                     let (session, stream) = (session.clone(), session.path.clone());
                     let (id, protocol) = (session.id, session.protocol);
-                    readers.pulls.extend(pulls.map(|node| MemberPull { session: id, node, stream, protocol }));
+                    readers.pulls.extend(pulls.map(|node| MemberPull { session: id, node, stream, protocol, moves }));
                     continue;
                 }
                 Kind::Leg { worker, leg, stream } => readers.legs.push(ObservedLeg {
@@ -95,6 +97,7 @@ enum Kind {
     /// A distribution node's pull, or an agent keeping a stream warm.
     Member {
         pulls: Option<NodeId>,
+        moves: bool,
     },
     Leg {
         worker: WorkerId,
@@ -109,16 +112,18 @@ fn kind(session: &SessionSample, anonymous_rtsp: AnonymousRtsp) -> Kind {
     if !matches!(session.protocol, Protocol::Rtsp | Protocol::Rtsps) {
         return Kind::Viewer;
     }
-    let mut worker = None;
-    let mut leg = None;
+    let (mut member, mut worker, mut leg) = (None, None, None);
     for pair in session.query.split('&') {
         match pair.split_once('=') {
-            Some(("pull", node)) => return Kind::Member { pulls: NodeId::new(node).ok() },
-            Some(("warm", _)) => return Kind::Member { pulls: None },
+            Some(("pull", node)) => member = Some(NodeId::new(node).ok()),
+            Some(("warm", _)) => member = Some(None),
             Some(("worker", id)) => worker = WorkerId::new(id).ok(),
             Some(("leg", id)) => leg = LegId::new(id).ok(),
             _ => {}
         }
+    }
+    if let Some(pulls) = member {
+        return Kind::Member { pulls, moves: leg.is_some() };
     }
     match (worker, leg, StreamName::new(session.path.as_str())) {
         (Some(worker), Some(leg), Ok(stream)) => Kind::Leg { worker, leg, stream },
@@ -168,6 +173,16 @@ mod tests {
             AnonymousRtsp::Worker,
         );
         assert_eq!((seen.workers(), seen.legs.len(), seen.anonymous.len(), seen.viewers.len()), (2, 2, 1, 1));
+    }
+
+    #[test]
+    fn a_pull_with_a_leg_id_is_of_a_relay_and_moves_by_itself() {
+        let pulls =
+            vec![session("1", Protocol::Rtsp, "pull=dist-1"), session("2", Protocol::Rtsp, "pull=dist-2&leg=7f")];
+        let seen = readers(pulls, AnonymousRtsp::Worker);
+        assert_eq!((seen.workers(), seen.legs.len(), seen.anonymous.len()), (0, 0, 0));
+        let moves: Vec<(&str, bool)> = seen.pulls.iter().map(|pull| (pull.node.as_str(), pull.moves)).collect();
+        assert_eq!(moves, [("dist-1", false), ("dist-2", true)]);
     }
 
     #[test]

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use mtxfleet_leader::Member;
 use mtxfleet_leader::election::Standing;
-use mtxfleet_leader::health::replacement::{Held, ReplaceReason, Replacer, Verdict};
-use mtxfleet_wire::{EventKind, InstanceId, MemberView, Mono, NodeId};
+use mtxfleet_leader::health::replacement::{Held, ReplaceReason, ReplaceSettings, Replacer, Verdict};
+use mtxfleet_wire::{EventKind, InstanceId, MemberView, Mono, NodeId, Replaced};
 
 use super::effect::Effect;
 use super::{Node, Now};
@@ -20,20 +20,37 @@ const JUDGE_EVERY: Duration = Duration::from_secs(1);
 pub struct Replacing {
     replacer: Replacer,
     judged: Option<Mono>,
-    said: BTreeSet<InstanceId>,
+    said: BTreeMap<InstanceId, ReplaceReason>,
     said_held: BTreeMap<String, (ReplaceReason, Held)>,
     said_strays: BTreeSet<NodeId>,
 }
 
 impl Replacing {
-    pub(super) fn new() -> Self {
+    /// `boot_deadline`: as the cloud's calls know it.
+    pub(super) fn new(boot_deadline: Option<Duration>) -> Self {
+        let default = ReplaceSettings::default();
+        let boot_deadline = boot_deadline.unwrap_or(default.boot_deadline);
         Self {
-            replacer: Replacer::new(Default::default()),
+            replacer: Replacer::new(ReplaceSettings { boot_deadline, ..default }),
             judged: None,
-            said: BTreeSet::new(),
+            said: BTreeMap::new(),
             said_held: BTreeMap::new(),
             said_strays: BTreeSet::new(),
         }
+    }
+
+    /// For the health report, where a successor reads it.
+    pub(super) fn ordered_lately(&self, now: Mono) -> Vec<Replaced> {
+        self.replacer.ordered_lately(now)
+    }
+
+    /// What is replaced now, what is not, and why: for the decision log.
+    pub(super) fn notes(&self) -> impl Iterator<Item = String> {
+        let replaced = self.said.iter().map(|(instance, why)| format!("{instance} is replaced: {why}"));
+        let held =
+            self.said_held.iter().map(|(name, (why, held))| format!("{name} is not replaced although {why}: {held}"));
+        let strays = self.said_strays.iter().map(|node| format!("the instance of {node} is not in the cloud's group"));
+        replaced.chain(held).chain(strays)
     }
 }
 
@@ -41,10 +58,17 @@ impl Node {
     /// Judges while this node acts, and is neither paused nor only trying.
     pub(super) fn replace_machines(&mut self, now: Now, effects: &mut Vec<Effect>) {
         let role = self.settings.facts.role;
+        let of_role =
+            self.fleet.members().filter(|member| member.peer.facts.as_ref().is_some_and(|facts| facts.role == role));
+        let said = of_role.filter_map(|member| Some(member.peer.load.as_ref()?.health.as_ref()?.replaced.as_slice()));
+        self.replacing.replacer.heed(now.mono, said);
         let acts = matches!(self.leadership.standing(now.mono), Standing::Acting { .. });
         if self.cloud.is_none() || !acts || self.orchestrating.is_dry() || self.controls.paused(role).is_some() {
             if self.replacing.judged.take().is_some() {
                 self.replace_instances(BTreeSet::new());
+                self.replacing.said.clear();
+                self.replacing.said_held.clear();
+                self.replacing.said_strays.clear();
             }
             return;
         }
@@ -62,7 +86,7 @@ impl Node {
 
     fn say_replaced(&mut self, now: Now, verdict: &Verdict, effects: &mut Vec<Effect>) {
         for (instance, reason) in &verdict.replace {
-            if self.replacing.said.contains(instance) {
+            if self.replacing.said.contains_key(instance) {
                 continue;
             }
             let about = match reason {
@@ -72,7 +96,7 @@ impl Node {
             let what = EventKind::NodeReplaced { instance: instance.clone(), why: reason.to_string() };
             effects.push(Effect::Announce(self.event_about(now, about, what)));
         }
-        self.replacing.said = verdict.replace.keys().cloned().collect();
+        self.replacing.said.clone_from(&verdict.replace);
         for (name, (reason, held)) in &verdict.held {
             // Numbers in the reasons change; that one is held, and why, is said once.
             let kind = |held: &Held| std::mem::discriminant(held);

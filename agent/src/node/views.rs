@@ -13,6 +13,7 @@ impl Node {
             facts: Some(self.settings.facts.clone()),
             load: Some(self.load(now)),
             drain: self.draining.drain.as_ref().map(mtxfleet_drain::Drain::report),
+            moves: self.changing_hands.under_way.as_ref().map(mtxfleet_drain::HandOver::report),
             cameras: self.settings.cameras.map(|_| self.cameras.report()),
         }
     }

@@ -1,8 +1,10 @@
 //! What an ingestion node says of the cameras that it pulls: gossip key `cameras`. No credentials, no addresses.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use serde::{Deserialize, Serialize};
 
-use crate::StreamName;
+use crate::{NodeId, StreamName, WorkerId};
 
 /// Names given of each kind; beyond, they are counted.
 pub const NAMES_SAID: usize = 50;
@@ -28,6 +30,22 @@ pub struct CamerasReport {
     /// Why the newest inventory is not in force; the one before it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub problem: Option<String>,
+}
+
+/// What became of cameras that were placed elsewhere while their node stayed in service.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct HandOverRecord {
+    /// Who has each now.
+    pub moved: BTreeMap<StreamName, NodeId>,
+    /// Those that stay after all: they were placed here again, or no other node delivered them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub kept: Vec<StreamName>,
+    /// Workers that were led over, each counted once for each stream.
+    pub workers: u32,
+    /// Those that had not left at the deadline, and were disconnected.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub cut: BTreeSet<WorkerId>,
+    pub seconds: f64,
 }
 
 /// The first names, and how many there are in all.

@@ -5,8 +5,8 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    DrainId, DrainNotice, DrainRecord, EventId, HealthReport, InstanceId, MoveOrder, NodeId, NodeState, Phase, Role,
-    StreamName, UnixMillis,
+    DrainId, DrainNotice, DrainRecord, EventId, HandOverRecord, HealthReport, InstanceId, MoveOrder, NodeId, NodeState,
+    Phase, Role, StreamName, UnixMillis,
 };
 
 /// One event with where and when it came from.
@@ -49,6 +49,10 @@ pub enum EventKind {
     /// This node pulls these cameras from now on; `from` had them before, as far as it was heard of.
     #[serde(rename = "camera.taken")]
     CamerasTaken { streams: Vec<StreamName>, from: Option<NodeId> },
+    /// Cameras of this node are another's now, and their workers were led over. `record` is `None` where another agent passes
+    /// it on. After it nobody is told anything more of this hand-over.
+    #[serde(rename = "camera.handed_over")]
+    CamerasHandedOver { hand_over: DrainId, record: Option<Box<HandOverRecord>> },
     /// Cameras that are pulled here deliver nothing for some time. They are tried on.
     #[serde(rename = "camera.unreachable")]
     CamerasUnreachable { streams: Vec<StreamName> },
@@ -64,7 +68,7 @@ pub enum EventKind {
 
 impl EventKind {
     /// All that [`EventKind::name`] can give, as filters choose from them.
-    pub const NAMES: [&'static str; 15] = [
+    pub const NAMES: [&'static str; 16] = [
         "node.joined",
         "node.state",
         "node.suspected",
@@ -76,6 +80,7 @@ impl EventKind {
         "drain.cancelled",
         "drain.ended",
         "camera.taken",
+        "camera.handed_over",
         "camera.unreachable",
         "camera.reachable",
         "inventory.taken",
@@ -97,6 +102,7 @@ impl EventKind {
             Self::DrainCancelled { .. } => "drain.cancelled",
             Self::DrainEnded(_) => "drain.ended",
             Self::CamerasTaken { .. } => "camera.taken",
+            Self::CamerasHandedOver { .. } => "camera.handed_over",
             Self::CamerasUnreachable { .. } => "camera.unreachable",
             Self::CamerasReachable { .. } => "camera.reachable",
             Self::InventoryTaken { .. } => "inventory.taken",

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{NodeId, Role, UnixMillis};
+use crate::{InstanceId, NodeId, Role, UnixMillis};
 
 /// What ails a node, as its own agent finds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -53,6 +53,17 @@ pub struct HealthReport {
     /// Live nodes whose RTSP port did not answer this one.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unreachable: Vec<NodeId>,
+    /// What it ordered lately as its role's orchestrator: a successor goes on counting where it stopped.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub replaced: Vec<Replaced>,
+}
+
+/// A machine that was ordered to be replaced.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Replaced {
+    pub instance: InstanceId,
+    /// When this was said: no clock of another node is read.
+    pub seconds_ago: u32,
 }
 
 /// What availability is told of.

@@ -66,6 +66,9 @@ pub struct MemberView {
     pub load: Option<LoadReport>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub drain: Option<DrainReport>,
+    /// Cameras that it hands over while it stays in service.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub moves: Option<DrainReport>,
     /// On an ingestion node that pulls cameras.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cameras: Option<CamerasReport>,

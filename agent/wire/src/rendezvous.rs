@@ -13,10 +13,16 @@ pub fn fnv1a(bytes: &[u8]) -> u64 {
 /// Weighted as in Schindelhauer and Schomaker, "Weighted distributed hash tables" (2005): `-w / ln(h)`.
 #[must_use]
 pub fn rendezvous_score(key: &str, candidate: &str, weight: f64) -> f64 {
-    let mixed = mix(fnv1a(key.as_bytes()) ^ fnv1a(candidate.as_bytes()).rotate_left(32));
+    let mixed = rendezvous_hash(fnv1a(key.as_bytes()), fnv1a(candidate.as_bytes()));
     // In (0, 1), never either end, so that the logarithm is finite and negative.
     let uniform = ((mixed >> 11) as f64 + 0.5) / (1u64 << 53) as f64;
     -weight / uniform.ln()
+}
+
+/// What the score is made from, of the [`fnv1a`] of both: even over all 64 bits.
+#[must_use]
+pub const fn rendezvous_hash(key: u64, candidate: u64) -> u64 {
+    mix(key ^ candidate.rotate_left(32))
 }
 
 /// The finaliser of SplitMix64: FNV alone leaves the high bits of short texts alike.

@@ -1,26 +1,43 @@
-//! What the agent costs beside one MediaMTX with 200 live paths, held against prometheus-node-exporter on the same
-//! machine, scraped once a second in the same run, as the agent is.
+//! What the agent costs beside one MediaMTX with 200 and 1,000 live paths in a fleet of 30, held against
+//! prometheus-node-exporter on the same machine, scraped once a second in the same run, as the agent is.
 //!
-//! One camera feeds a server of its own; the node's server pulls it under 200 names, so every path carries media.
+//! One camera feeds a server of its own; the node's server pulls it under many names, so every path carries media. Four of
+//! the members are whole nodes, which stand for election and decide; the others only gossip, from this process.
+//!
+//! `MTXFLEET_BENCH_PATHS` sets the numbers of paths (`200,1000`), `MTXFLEET_BENCH_MEMBERS` how many members (30),
+//! `MTXFLEET_BENCH_SECONDS` how long each is measured (60).
+
+#[path = "../agent_cost/members.rs"]
+mod members;
 
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use mtxfleet_benches::Figure;
+use mtxfleet_benches::{Figure, cpu_seconds, resident_kib};
 use mtxfleet_tests::lab::address::Loopback;
 use mtxfleet_tests::lab::camera::CameraKind;
+use mtxfleet_tests::lab::node::Node;
 use mtxfleet_tests::lab::process::{Process, Recipe};
 use mtxfleet_tests::lab::wait::wait_for;
-use mtxfleet_tests::lab::{Lab, programs};
+use mtxfleet_tests::lab::{Lab, leadership, programs};
 use mtxfleet_wire::Role;
 
-const PATHS: usize = 200;
-const MEASURE_FOR: Duration = Duration::from_secs(60);
+const PATHS: &str = "200,1000";
+const MEMBERS: usize = 30;
+const MEASURE_FOR: u64 = 60;
+const FLOWING_WITHIN: Duration = Duration::from_secs(180);
 
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
 async fn main() -> Result<()> {
-    // Two ingestion nodes: the balancer gives the camera to one of them, the other pulls it 200 times.
-    let lab = Lab::builder().ingestion(2).distribution(2).cameras([CameraKind::H264]).start().await?;
+    let paths = std::env::var("MTXFLEET_BENCH_PATHS").unwrap_or_else(|_| PATHS.to_owned());
+    let paths: Vec<usize> =
+        paths.split(',').map(str::parse).collect::<Result<_, _>>().context("MTXFLEET_BENCH_PATHS")?;
+    let members = number("MTXFLEET_BENCH_MEMBERS", MEMBERS as u64)? as usize;
+    let measure_for = Duration::from_secs(number("MTXFLEET_BENCH_SECONDS", MEASURE_FOR)?);
+
+    // Two ingestion nodes: the balancer gives the camera to one of them, the other pulls it again and again.
+    let builder = Lab::builder().ingestion(2).distribution(2).cameras([CameraKind::H264]);
+    let lab = builder.settings(leadership::settings()).start().await?;
     let on = lab.server.kind.to_string();
     let mut owner = None;
     for node in lab.of_role(Role::Ingestion) {
@@ -30,22 +47,19 @@ async fn main() -> Result<()> {
     }
     let owner = owner.context("nobody has the camera")?;
     let node = lab.of_role(Role::Ingestion).find(|node| node.id != owner.id).context("there are two")?;
-    let client = reqwest::Client::builder().timeout(Duration::from_secs(5)).build()?;
-    for number in 1..=PATHS {
-        let url = format!("http://{}/v3/config/paths/add/copy{number}", node.server.at.api);
-        let body = serde_json::json!({
-            "source": format!("rtsp://{}/cam1", owner.server.at.rtsp), "rtspTransport": "tcp", "record": false,
-        });
-        client.post(url).json(&body).send().await?.error_for_status()?;
-    }
-    wait_for(format!("{PATHS} paths to flow"), Duration::from_secs(60), async || -> Result<()> {
-        let streams = node.agent.streams().await?;
-        let flowing = streams.iter().filter(|s| s.node == node.id && s.stream.flowing).count();
-        ensure!(flowing >= PATHS, "{flowing} of {PATHS} at {}", node.id);
+
+    let config = std::fs::read_to_string(lab.folder().join(node.id.as_str()).join("mtxfleet.toml"))?;
+    let seed = members::value(&config, "[gossip]", "listen")?.parse()?;
+    let fleet = members::Fleet::of(&config, seed, owner.server.at.rtsp)?;
+    let _gossiping = members::start(&fleet, members.saturating_sub(lab.nodes.len())).await?;
+    wait_for(format!("{members} members"), FLOWING_WITHIN, async || -> Result<()> {
+        let seen = node.agent.fleet().await?.members.len();
+        ensure!(seen >= members, "{seen} of {members}");
         Ok(())
     })
     .await?;
 
+    let client = reqwest::Client::builder().timeout(Duration::from_secs(10)).build()?;
     let peer_at = Loopback::next().port()?;
     let exporter = Recipe::new("node-exporter", programs::find("prometheus-node-exporter")?)
         .args([format!("--web.listen-address={peer_at}")])
@@ -54,44 +68,77 @@ async fn main() -> Result<()> {
     wait_for("node-exporter to answer", Duration::from_secs(10), async || client.get(&pages[1]).send().await.map(drop))
         .await?;
 
-    eprintln!("measuring for {} s ...", MEASURE_FOR.as_secs());
-    let (agent, peer) = (&node.agent.process, &exporter);
-    let before = (cpu_seconds(agent)?, cpu_seconds(peer)?);
-    let (mut memory, began) = ((0, 0), Instant::now());
-    let mut second = tokio::time::interval(Duration::from_secs(1));
-    while began.elapsed() < MEASURE_FOR {
-        second.tick().await;
-        for page in &pages {
-            client.get(page).send().await?.error_for_status()?.bytes().await?;
+    let (mut have, mut missed) = (0, Vec::new());
+    for paths in paths {
+        add_paths(&client, node, owner, have + 1..=paths).await?;
+        have = paths;
+        let flowing = format!("{paths} paths to flow");
+        wait_for(flowing, FLOWING_WITHIN, async || -> Result<()> {
+            let streams = node.agent.streams().await?;
+            let flowing = streams.iter().filter(|s| s.node == node.id && s.stream.flowing).count();
+            ensure!(flowing >= paths, "{flowing} of {paths} at {}", node.id);
+            Ok(())
+        })
+        .await?;
+        eprintln!("{paths} paths: measuring for {} s ...", measure_for.as_secs());
+        let (cpu, memory) = measure(&client, &pages, [&node.agent.process, &exporter], measure_for).await?;
+        let of = format!("beside {on} with {paths} live paths, {members} members");
+        let peer = "prometheus-node-exporter, scraped once a second, same run";
+        for (what, unit, [own, peers]) in [("CPU", "% of a core", cpu), ("memory (RSS)", "MiB", memory)] {
+            Figure::new(format!("{what} of the agent {of}"), own, unit, "at most the peer's")
+                .beside(peer, peers)
+                .print();
+            if own > peers {
+                missed.push(format!("{what} {of}: {own:.2} {unit}, the peer {peers:.2}"));
+            }
         }
-        memory = (memory.0.max(resident_kib(agent)?), memory.1.max(resident_kib(peer)?));
     }
-    let seconds = began.elapsed().as_secs_f64();
-    let share = |before: f64, after: f64| (after - before) / seconds * 100.0;
-    let of = format!("beside {on} with {PATHS} live paths, {} members", lab.nodes.len());
-    let peer_name = "prometheus-node-exporter, scraped once a second, same run";
-    let goal = "at most the peer's";
-    Figure::new(format!("CPU of the agent {of}"), share(before.0, cpu_seconds(agent)?), "% of a core", goal)
-        .beside(peer_name, share(before.1, cpu_seconds(peer)?))
-        .print();
-    Figure::new(format!("memory (RSS) of the agent {of}"), memory.0 as f64 / 1024.0, "MiB", goal)
-        .beside(peer_name, memory.1 as f64 / 1024.0)
-        .print();
+    ensure!(missed.is_empty(), "{}", missed.join("\n"));
     Ok(())
 }
 
-/// User and system time so far: fields 14 and 15 of proc(5)'s `stat`, in hundredths of a second (USER_HZ).
-fn cpu_seconds(process: &Process) -> Result<f64> {
-    let stat = std::fs::read_to_string(format!("/proc/{}/stat", process.pid()))?;
-    let (_, rest) = stat.rsplit_once(") ").context("an odd stat")?;
-    let fields: Vec<&str> = rest.split(' ').collect();
-    let ticks: u64 = fields[11].parse::<u64>()? + fields[12].parse::<u64>()?;
-    Ok(ticks as f64 / 100.0)
+fn number(name: &str, default: u64) -> Result<u64> {
+    match std::env::var(name) {
+        Ok(text) => text.parse().with_context(|| format!("{name} is no number")),
+        Err(_) => Ok(default),
+    }
 }
 
-/// `VmRSS` of proc(5)'s `status`.
-fn resident_kib(process: &Process) -> Result<u64> {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", process.pid()))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
-    line.split_whitespace().next().and_then(|kib| kib.parse().ok()).context("an odd VmRSS")
+/// The node pulls the camera under as many names.
+async fn add_paths(
+    client: &reqwest::Client,
+    node: &Node,
+    owner: &Node,
+    numbers: std::ops::RangeInclusive<usize>,
+) -> Result<()> {
+    for number in numbers {
+        let url = format!("http://{}/v3/config/paths/add/copy{number}", node.server.at.api);
+        let body = serde_json::json!({
+            "source": format!("rtsp://{}/cam1", owner.server.at.rtsp), "rtspTransport": "tcp", "record": false,
+        });
+        client.post(url).json(&body).send().await?.error_for_status()?;
+    }
+    Ok(())
+}
+
+/// Per cent of a core, and the most MiB, of the agent and its peer.
+async fn measure(
+    client: &reqwest::Client,
+    pages: &[String; 2],
+    processes: [&Process; 2],
+    time: Duration,
+) -> Result<([f64; 2], [f64; 2])> {
+    let before = [cpu_seconds(processes[0].pid())?, cpu_seconds(processes[1].pid())?];
+    let (mut memory, began) = ([0.0_f64; 2], Instant::now());
+    let mut second = tokio::time::interval(Duration::from_secs(1));
+    while began.elapsed() < time {
+        second.tick().await;
+        for (at, page) in pages.iter().enumerate() {
+            client.get(page).send().await?.error_for_status()?.bytes().await?;
+            memory[at] = memory[at].max(resident_kib(processes[at].pid())? as f64 / 1024.0);
+        }
+    }
+    let seconds = began.elapsed().as_secs_f64();
+    let share = |at: usize| -> Result<f64> { Ok((cpu_seconds(processes[at].pid())? - before[at]) / seconds * 100.0) };
+    Ok(([share(0)?, share(1)?], memory))
 }

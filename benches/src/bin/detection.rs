@@ -2,29 +2,38 @@
 //!
 //! Each agent is a process of its own: the gossip edge and the verdicts of an agent, without its server. One is killed
 //! with SIGKILL, stopped with SIGSTOP (its socket stays open, as nothing says that it is gone), or stopped for a second;
-//! then all of it under a quarter of loss. hashicorp/memberlist with its LAN defaults meets the same crashes in the same
+//! then under a quarter of loss, and on a starved machine. hashicorp/memberlist with its LAN defaults meets the same crashes in the same
 //! run, where Go is installed.
 //!
-//! `MTXFLEET_BENCH_CRASHES` sets how many crashes of each kind (20), `MTXFLEET_BENCH_NODES` how many agents (30).
+//! `MTXFLEET_BENCH_CRASHES` sets how many SIGKILLs (30; of the other crashes and the stalls a third), `MTXFLEET_BENCH_NODES`
+//! how many agents (30), `MTXFLEET_BENCH_PARTS` what is done (`kill,stop,loss,starved`, and `soak`, which is left out by
+//! default: agents at rest for `MTXFLEET_BENCH_SOAK` seconds, an hour).
 
 #[path = "../detection/member.rs"]
 mod member;
 #[path = "../detection/swarm.rs"]
 mod swarm;
 
-use std::time::Duration;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use mtxfleet_benches::Figure;
 use swarm::{Crash, Kind, Swarm};
 
-const CRASHES: usize = 20;
+const CRASHES: usize = 30;
 const NODES: usize = 30;
+const PARTS: &str = "kill,stop,loss,starved";
 /// Of memberlist, each of which takes longer.
 const PEER_CRASHES: usize = 5;
 const SUSPECTED_WITHIN: Duration = Duration::from_secs(20);
+/// On a machine that is starved on purpose.
+const STARVED_WITHIN: Duration = Duration::from_secs(60);
 /// Time in which nothing happens, and nobody may be suspected.
 const AT_REST: Duration = Duration::from_secs(60);
+const SOAK: usize = 3600;
+const STALL: Duration = Duration::from_secs(1);
 
 fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -33,65 +42,151 @@ fn main() -> Result<()> {
     }
     let crashes = from_environment("MTXFLEET_BENCH_CRASHES", CRASHES)?;
     let nodes = from_environment("MTXFLEET_BENCH_NODES", NODES)?;
+    let parts = std::env::var("MTXFLEET_BENCH_PARTS").unwrap_or_else(|_| PARTS.to_owned());
+    let of_others = crashes.div_ceil(3);
     let mut missed = Vec::new();
-
-    let peer = match swarm::memberlist() {
-        Ok(program) => Some(memberlist(&program, nodes, crashes.min(PEER_CRASHES))?),
-        Err(why) => {
-            eprintln!("NOT MEASURED beside memberlist: {why}");
-            None
-        }
-    };
-    for (loss, in_1000) in [("no loss", 0), ("25 % loss", 250)] {
-        eprintln!("== {nodes} agents, {loss}");
-        let mut swarm = Swarm::start(Kind::Agents { lose_in_1000: in_1000 }, nodes)?;
-        for (how, crash) in [("SIGKILL", Crash::Kill), ("SIGSTOP", Crash::Stop)] {
-            let mut seen = Seen::default();
-            for number in 1..=crashes {
-                seen.add(&swarm.crash(crash, "silent", SUSPECTED_WITHIN)?);
-                eprintln!(
-                    "{how} {number}/{crashes}: suspected by the last after {:.2} s, dead {:.2} s",
-                    seen.newest("silent"),
-                    seen.newest("dead")
-                );
+    for part in parts.split(',') {
+        match part {
+            "kill" => {
+                // Its peer in the same run.
+                let peer = match swarm::memberlist() {
+                    Ok(program) => Some(memberlist(&program, nodes, crashes.min(PEER_CRASHES))?),
+                    Err(why) => {
+                        eprintln!("NOT MEASURED beside memberlist: {why}");
+                        None
+                    }
+                };
+                let mut run = Run::start(nodes, 0, "no loss", &mut missed)?;
+                run.crash(Crash::Kill, "SIGKILL", crashes, SUSPECTED_WITHIN, true, peer.as_ref())?;
+                run.end();
             }
-            seen.print(&format!("{how}, {nodes} agents, {loss}"), peer.as_ref(), in_1000 == 0, &mut missed);
-        }
-        let before = swarm.wrong();
-        for _ in 0..crashes {
-            swarm.stall(Duration::from_secs(1))?;
-        }
-        let stalls = swarm.wrong();
-        let dead = stalls.dead - before.dead;
-        Figure::new(format!("deaths seen in {crashes} stalls of 1 s, {loss}"), dead as f64, "count", "0").print();
-        if dead > 0 {
-            missed.push(format!("{dead} wrong deaths in stalls of a second, {loss}"));
-        }
-        swarm.rest(AT_REST);
-        let rest = swarm.wrong();
-        let node_seconds = AT_REST.as_secs() as usize * nodes;
-        let suspected = rest.suspected - stalls.suspected;
-        Figure::new(
-            format!("suspicions in {node_seconds} node-seconds at rest, {loss}"),
-            suspected as f64,
-            "count",
-            "counted",
-        )
-        .print();
-        Figure::new(format!("wrong deaths in the whole run, {loss}"), rest.dead as f64, "count", "0").print();
-        Figure::new(
-            format!("suspicions of live nodes beside the crashes, {loss}"),
-            before.suspected as f64,
-            "count",
-            "counted",
-        )
-        .print();
-        if rest.dead > 0 {
-            missed.push(format!("{} wrong deaths, {loss}", rest.dead));
+            "stop" => {
+                let mut run = Run::start(nodes, 0, "no loss", &mut missed)?;
+                run.crash(Crash::Stop, "SIGSTOP", of_others, SUSPECTED_WITHIN, true, None)?;
+                run.stall(of_others)?;
+                run.rest(AT_REST);
+                run.end();
+            }
+            "loss" => {
+                let mut run = Run::start(nodes, 250, "25 % loss", &mut missed)?;
+                run.crash(Crash::Kill, "SIGKILL", of_others, SUSPECTED_WITHIN, false, None)?;
+                run.stall(of_others)?;
+                run.rest(AT_REST);
+                run.end();
+            }
+            "starved" => {
+                let mut run = Run::start(nodes, 0, "two busy threads a core beside it", &mut missed)?;
+                let busy = Busy::start();
+                run.crash(Crash::Kill, "SIGKILL", of_others.div_ceil(2), STARVED_WITHIN, false, None)?;
+                run.stall(of_others.div_ceil(2))?;
+                run.rest(AT_REST);
+                drop(busy);
+                run.end();
+            }
+            "soak" => {
+                let mut run = Run::start(nodes, 0, "at rest", &mut missed)?;
+                run.rest(Duration::from_secs(from_environment("MTXFLEET_BENCH_SOAK", SOAK)? as u64));
+                run.end();
+            }
+            other => bail!("MTXFLEET_BENCH_PARTS has {other:?}, which is none of {PARTS},soak"),
         }
     }
     ensure!(missed.is_empty(), "{}", missed.join("\n"));
     Ok(())
+}
+
+/// One swarm of agents under one condition, and what is counted of it.
+struct Run<'a> {
+    swarm: Swarm,
+    nodes: usize,
+    condition: &'static str,
+    began: Instant,
+    missed: &'a mut Vec<String>,
+}
+
+impl<'a> Run<'a> {
+    fn start(nodes: usize, lose_in_1000: u32, condition: &'static str, missed: &'a mut Vec<String>) -> Result<Self> {
+        eprintln!("== {nodes} agents, {condition}");
+        let swarm = Swarm::start(Kind::Agents { lose_in_1000 }, nodes)?;
+        Ok(Self { swarm, nodes, condition, began: Instant::now(), missed })
+    }
+
+    fn crash(
+        &mut self,
+        crash: Crash,
+        how: &str,
+        count: usize,
+        within: Duration,
+        is_goal: bool,
+        peer: Option<&(f64, f64)>,
+    ) -> Result<()> {
+        let mut seen = Seen::default();
+        for number in 1..=count {
+            seen.add(&self.swarm.crash(crash, "silent", within)?);
+            let (silent, dead) = (seen.newest("silent"), seen.newest("dead"));
+            eprintln!("{how} {number}/{count}: suspected by the last after {silent:.2} s, dead {dead:.2} s");
+        }
+        let what = format!("{how} x {count}, {} agents, {}", self.nodes, self.condition);
+        seen.print(&what, peer, is_goal, self.missed);
+        Ok(())
+    }
+
+    /// Stalls of a second: suspected, and never dead.
+    fn stall(&mut self, count: usize) -> Result<()> {
+        let before = self.swarm.wrong();
+        for _ in 0..count {
+            self.swarm.stall(STALL)?;
+        }
+        let dead = self.swarm.wrong().dead - before.dead;
+        let figure = format!("deaths seen in {count} stalls of 1 s, {}", self.condition);
+        Figure::new(figure, dead as f64, "count", "0").print();
+        Ok(())
+    }
+
+    fn rest(&mut self, time: Duration) {
+        let before = self.swarm.wrong();
+        self.swarm.rest(time);
+        let suspected = self.swarm.wrong().suspected - before.suspected;
+        let node_seconds = time.as_secs() * self.nodes as u64;
+        let figure = format!("suspicions in {node_seconds} node-seconds at rest, {}", self.condition);
+        Figure::new(figure, suspected as f64, "count", "counted").print();
+    }
+
+    /// Of the whole run, crashes and stalls included.
+    fn end(self) {
+        let wrong = self.swarm.wrong();
+        let node_seconds = self.began.elapsed().as_secs() * self.nodes as u64;
+        let of = format!("in {node_seconds} node-seconds, {}", self.condition);
+        Figure::new(format!("suspicions of live nodes {of}"), wrong.suspected as f64, "count", "counted").print();
+        Figure::new(format!("wrong deaths {of}"), wrong.dead as f64, "count", "0").print();
+        if wrong.dead > 0 {
+            self.missed.push(format!("{} wrong deaths {of}", wrong.dead));
+        }
+    }
+}
+
+/// Threads that want all of the processor, until dropped.
+struct Busy(Arc<AtomicBool>);
+
+impl Busy {
+    fn start() -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        for _ in 0..2 * std::thread::available_parallelism().map_or(1, usize::from) {
+            let stop = Arc::clone(&stop);
+            std::thread::spawn(move || {
+                while !stop.load(Ordering::Relaxed) {
+                    std::hint::spin_loop();
+                }
+            });
+        }
+        Self(stop)
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 /// Median of the last node's verdict of memberlist, and its 99th percentile.

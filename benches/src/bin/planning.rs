@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use mtxfleet_benches::{Figure, cpu_time};
 use mtxfleet_leader::engine::{Manner, Policy};
-use mtxfleet_leader::placement::place;
+use mtxfleet_leader::placement::Placer;
 use mtxfleet_leader::simulation::trace::Random;
 use mtxfleet_leader::{Orchestrator, Seen, distribution_orchestrator, ingestion_orchestrator};
 use mtxfleet_wire::{
@@ -26,9 +26,8 @@ const LOOKS: u32 = 5_000;
 const GOAL: Duration = Duration::from_millis(5);
 
 fn main() {
-    let slow = [Role::Distribution, Role::Ingestion].map(steering).iter().any(|median| *median > GOAL);
-    placing();
-    if slow {
+    let medians = [steering(Role::Distribution), steering(Role::Ingestion), placing()];
+    if medians.iter().any(|median| *median > GOAL) {
         eprintln!("FAILED: slower than {GOAL:?}");
         std::process::exit(1);
     }
@@ -60,19 +59,33 @@ fn steering(role: Role) -> Duration {
     print(&what, "under 5", took)
 }
 
-/// What each node of the role does when the cameras' takers change, and keeps until they do again.
-fn placing() {
+/// What each node of the role does when the cameras' takers change, and keeps until they do again. Gives the median with
+/// the orders of the other nodes known, as they are after the first time.
+fn placing() -> Duration {
     let cameras: Vec<StreamName> =
         (0..STREAMS).map(|at| StreamName::new(format!("cam{at}")).expect("a good name")).collect();
-    let takers: Vec<NodeId> = (0..NODES).map(|at| NodeId::new(format!("node-{at:03}")).expect("a good name")).collect();
-    let mut took = Vec::new();
-    for away in takers.iter().take(10) {
-        let left: BTreeSet<NodeId> = takers.iter().filter(|taker| *taker != away).cloned().collect();
-        let before = cpu_time();
-        black_box(place(&cameras, &left));
-        took.push(cpu_time().saturating_sub(before));
+    let takers: BTreeSet<NodeId> =
+        (0..NODES).map(|at| NodeId::new(format!("node-{at:03}")).expect("a good name")).collect();
+    let (mut first, mut goes, mut comes) = (Vec::new(), Vec::new(), Vec::new());
+    for away in takers.iter().take(20) {
+        let mut placer = Placer::new(&cameras);
+        let mut timed = |takers: &BTreeSet<NodeId>, took: &mut Vec<Duration>| {
+            let before = cpu_time();
+            black_box(placer.place(takers));
+            took.push(cpu_time().saturating_sub(before));
+        };
+        let left = takers.iter().filter(|taker| *taker != away).cloned().collect();
+        timed(&takers, &mut first);
+        timed(&left, &mut goes);
+        timed(&takers, &mut comes);
     }
-    print(&format!("{STREAMS} cameras placed on {NODES} nodes, once for each change of the nodes"), "none", took);
+    let what = format!("{STREAMS} cameras placed on {NODES} nodes");
+    print(&format!("{what}, the first time"), "none", first);
+    print(&format!("{what}, when one goes"), "under 5", goes).max(print(
+        &format!("{what}, when one comes"),
+        "under 5",
+        comes,
+    ))
 }
 
 fn print(what: &str, goal: &str, mut took: Vec<Duration>) -> Duration {

@@ -151,7 +151,9 @@ impl fmt::Display for Reason {
             Self::BelowMin { min } => write!(f, "fewer than the least, {min}"),
             Self::AtMin { min } => write!(f, "at the least, {min}"),
             Self::AtMax { max, wanted } => write!(f, "at the most, {max}, where {wanted} are wanted: raise max"),
-            Self::UpWindow { remaining } => write!(f, "more must be wanted for {} s yet", remaining.as_secs()),
+            Self::UpWindow { remaining } => {
+                write!(f, "more must be wanted for {} s yet", remaining.as_secs_f64().ceil())
+            }
             Self::DownWindow { remaining, highest } if remaining.is_zero() => {
                 write!(f, "within the window down, {highest} were wanted")
             }

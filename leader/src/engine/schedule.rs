@@ -56,12 +56,12 @@ pub struct InForce {
 
 /// The schedules of a policy, read.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Timetable(Vec<(Schedule, Cron, TimeZone)>);
+pub(crate) struct Timetable(Vec<(Schedule, Cron, TimeZone)>);
 
 impl Timetable {
     /// # Errors
     /// All that is wrong with the schedules.
-    pub(super) fn new(policy: &Policy) -> Result<Self, Vec<PolicyError>> {
+    pub(crate) fn new(policy: &Policy) -> Result<Self, Vec<PolicyError>> {
         let (mut read, mut errors) = (Vec::new(), Vec::new());
         for schedule in &policy.schedules {
             let mut refuse = |problem: String| {
@@ -97,7 +97,7 @@ impl Timetable {
     }
 
     /// The policy's own range and buffer, changed by what the calendar says at `wall`.
-    pub(super) fn in_force(&self, policy: &Policy, wall: UnixMillis) -> InForce {
+    pub(crate) fn in_force(&self, policy: &Policy, wall: UnixMillis) -> InForce {
         let holding: Vec<&Schedule> = self
             .0
             .iter()

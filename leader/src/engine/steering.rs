@@ -82,6 +82,8 @@ impl Steering {
             nodes.iter().any(|node| node.node == *id && back(node))
         };
         self.returning.retain(still);
+        #[cfg(test)]
+        let (parent, said) = (self.last.clone(), nodes.to_vec());
         let mut drains = self.drains_left(nodes);
         let nodes: Vec<NodeView> = nodes.iter().map(|node| self.as_ordered(node, &drains)).collect();
         let seen = Snapshot { wall, lead, ..Snapshot::of(&nodes, self.policy().metrics.len()) };
@@ -117,6 +119,13 @@ impl Steering {
             }
         };
         let plan = self.next(token, size, drains, &nodes, &decision);
+        #[cfg(test)]
+        if let Some(plan) = &plan {
+            let policy = self.policy();
+            let given = crate::plan_checker::Given { parent: parent.as_ref(), nodes: &said, policy, wall, manner };
+            let problems = crate::plan_checker::check(plan, given);
+            assert!(problems.is_empty(), "{problems:?} in {plan:?}\nfrom {said:#?}\nafter {parent:?}");
+        }
         Steered { decision, victims, plan }
     }
 

@@ -104,6 +104,15 @@ impl Extremes {
         self.window.saturating_sub(self.since.map_or(Duration::ZERO, |since| now.since(since)))
     }
 
+    /// Time until no value of the window is `limit` or less, if all that come are more.
+    #[must_use]
+    pub fn above_in(&self, now: Mono, limit: u32) -> Duration {
+        // The last small value is the smallest since then, so it is kept.
+        let last_small = self.rising.iter().rev().find(|(_, value)| *value <= limit);
+        let gone = last_small.map_or(Duration::ZERO, |(at, _)| self.window.saturating_sub(now.since(*at)));
+        self.remaining(now).max(gone)
+    }
+
     #[must_use]
     pub fn smallest(&self) -> Option<u32> {
         self.rising.front().map(|(_, value)| *value)
@@ -112,5 +121,29 @@ impl Extremes {
     #[must_use]
     pub fn largest(&self) -> Option<u32> {
         self.falling.front().map(|(_, value)| *value)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(millis: u64) -> Mono {
+        Mono(Duration::from_millis(millis))
+    }
+
+    #[test]
+    fn the_time_until_a_window_agrees_counts_from_the_last_moment_that_did_not() {
+        let mut wanted = Extremes::new(Duration::from_secs(2));
+        wanted.push(at(0), 3);
+        assert_eq!(wanted.above_in(at(500), 2), Duration::from_millis(1_500), "all of the window is to be seen");
+        for (when, value) in [(5_000, 2), (5_500, 4), (6_000, 3)] {
+            wanted.push(at(when), value);
+        }
+        assert_eq!(wanted.above_in(at(6_000), 2), Duration::from_secs(1));
+        assert_eq!(wanted.above_in(at(6_000), 3), Duration::from_secs(2));
+        assert_eq!(wanted.above_in(at(6_000), 1), Duration::ZERO);
+        wanted.push(at(7_001), 4);
+        assert_eq!((wanted.above_in(at(7_001), 2), wanted.smallest()), (Duration::ZERO, Some(3)));
     }
 }

@@ -13,12 +13,14 @@
 //! Architecture invariant: without a complete listing of the group nothing is replaced, and nothing is an orphan.
 //!
 //! When half of the cluster looks dead, and more than one node, it is the detector that is doubted: a network that is
-//! split looks the same from both sides. A storm of replacements is held at `at_most` in `window`.
+//! split looks the same from both sides. A storm of replacements is held at `at_most` in `window`, over all terms: each
+//! orchestrator says in its health report what it ordered ([`Replacer::ordered_lately`]), and every agent of the role
+//! [heeds](Replacer::heed) it, also long before it leads itself.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use mtxfleet_wire::{Ill, InstanceId, Liveness, MemberView, Mono, NodeId, NodeState, Role};
+use mtxfleet_wire::{Ill, InstanceId, Liveness, MemberView, Mono, NodeId, NodeState, Replaced, Role};
 use serde::{Deserialize, Serialize};
 
 use crate::cloud::{Group, Instance, InstanceState};
@@ -113,13 +115,39 @@ pub struct Verdict {
 pub struct Replacer {
     settings: ReplaceSettings,
     since: BTreeMap<String, Mono>,
+    /// Orders of this node, and when.
     ordered: BTreeMap<InstanceId, Mono>,
+    /// Orders of its predecessors, and until when they count.
+    heeded: BTreeMap<InstanceId, Mono>,
 }
 
 impl Replacer {
     #[must_use]
     pub const fn new(settings: ReplaceSettings) -> Self {
-        Self { settings, since: BTreeMap::new(), ordered: BTreeMap::new() }
+        Self { settings, since: BTreeMap::new(), ordered: BTreeMap::new(), heeded: BTreeMap::new() }
+    }
+
+    /// Takes note of what other orchestrators of the role say that they ordered, the dead ones' last words among them. To be
+    /// called all the time: what is heard first decides until when it counts, on the clock of this node alone.
+    pub fn heed<'a>(&mut self, now: Mono, reports: impl IntoIterator<Item = &'a [Replaced]>) {
+        self.heeded.retain(|_, until| *until > now);
+        for replaced in reports.into_iter().flatten() {
+            let left = self.settings.window.saturating_sub(Duration::from_secs(replaced.seconds_ago.into()));
+            if !left.is_zero() && !self.ordered.contains_key(&replaced.instance) {
+                self.heeded.entry(replaced.instance.clone()).or_insert(now + left);
+            }
+        }
+    }
+
+    /// What this node ordered itself, for its report. What it heeded is not said again, or it would never be forgotten.
+    #[must_use]
+    pub fn ordered_lately(&self, now: Mono) -> Vec<Replaced> {
+        let recent = self.ordered.iter().filter(|(_, ordered)| now.since(**ordered) < self.settings.window);
+        let say = |(instance, ordered): (&InstanceId, &Mono)| Replaced {
+            instance: instance.clone(),
+            seconds_ago: u32::try_from(now.since(*ordered).as_secs()).unwrap_or(u32::MAX),
+        };
+        recent.map(say).collect()
     }
 
     /// `members` are all of the fleet, this node among them; `group` is the newest complete listing, if there is one.
@@ -140,6 +168,7 @@ impl Replacer {
         self.settle(now, &mut wanted);
         let doubt = self.doubt(&mine, group);
         self.ordered.retain(|_, ordered| now.since(*ordered) < self.settings.window);
+        self.heeded.retain(|_, until| *until > now);
         for (target, reason) in wanted {
             let held = |why| (reason.clone(), why);
             match target {
@@ -151,7 +180,9 @@ impl Replacer {
                             verdict.held.insert(instance.id.to_string(), held(why));
                         }
                         None => {
-                            self.ordered.entry(instance.id.clone()).or_insert(now);
+                            if !self.heeded.contains_key(&instance.id) {
+                                self.ordered.entry(instance.id.clone()).or_insert(now);
+                            }
                             verdict.replace.insert(instance.id, reason);
                         }
                     }
@@ -218,7 +249,9 @@ impl Replacer {
             let instance = member.facts.as_ref().and_then(|facts| facts.instance.as_ref());
             match (instance, group) {
                 (Some(instance), Some(group)) => {
-                    group.present().any(|present| present.id == *instance) && !self.ordered.contains_key(instance)
+                    group.present().any(|present| present.id == *instance)
+                        && !self.ordered.contains_key(instance)
+                        && !self.heeded.contains_key(instance)
                 }
                 _ => true,
             }
@@ -230,8 +263,10 @@ impl Replacer {
 
     fn storm(&self, instance: &InstanceId) -> Option<Held> {
         let at_most = self.settings.at_most;
-        let lately = self.ordered.len() as u32;
-        (!self.ordered.contains_key(instance) && lately >= at_most).then_some(Held::Storm { lately, at_most })
+        let lately = (self.ordered.len() + self.heeded.len()) as u32;
+        // Those that were ordered already are ordered again until they are gone, also by a successor.
+        let is_new = !self.ordered.contains_key(instance) && !self.heeded.contains_key(instance);
+        (is_new && lately >= at_most).then_some(Held::Storm { lately, at_most })
     }
 }
 

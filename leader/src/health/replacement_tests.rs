@@ -50,6 +50,7 @@ fn member(name: &str) -> MemberView {
         facts: Some(facts),
         load: Some(load),
         drain: None,
+        moves: None,
         cameras: None,
     }
 }
@@ -167,6 +168,34 @@ fn a_storm_of_replacements_is_held_and_goes_on_when_its_window_is_over() {
     let rest = group(&["a", "b", "c", "d", "e", "i"]);
     assert_eq!(replaced(&judge(&mut replacer, 100, &members, Some(&rest))), [] as [&str; 0]);
     assert_eq!(replaced(&judge(&mut replacer, 610, &members, Some(&rest))), ["i-i"]);
+}
+
+#[test]
+fn a_successor_goes_on_counting_where_its_predecessor_stopped() {
+    let at = |seconds| Mono(Duration::from_secs(seconds));
+    let names = ["a", "b", "c", "d", "e", "f", "g", "h", "i"];
+    let all = group(&names);
+    let members: Vec<MemberView> =
+        names.iter().enumerate().map(|(n, name)| if n < 5 { member(name) } else { hopeless(name) }).collect();
+    let mut first = replacer();
+    assert_eq!(replaced(&judge(&mut first, 0, &members, Some(&all))), ["i-f", "i-g", "i-h"]);
+    let said = first.ordered_lately(at(105));
+    assert_eq!(said[0], Replaced { instance: instance_id("f"), seconds_ago: 100 });
+
+    // Another machine, whose clock says something else.
+    let mut second = replacer();
+    second.heed(at(5_000), [said.as_slice()]);
+    let verdict = judge(&mut second, 5_000, &members, Some(&all));
+    assert_eq!(replaced(&verdict), ["i-f", "i-g", "i-h"], "what was begun is finished");
+    assert_eq!(verdict.held["i-i"].1, Held::Storm { lately: 3, at_most: 3 });
+    assert_eq!(second.ordered_lately(at(5_005)), [], "what was heard is not said again");
+    // Its last words stay in gossip as they were.
+    second.heed(at(5_400), [said.as_slice()]);
+    let rest = group(&["a", "b", "c", "d", "e", "i"]);
+    assert_eq!(replaced(&judge(&mut second, 5_490, &members, Some(&rest))), [] as [&str; 0]);
+    assert_eq!(replaced(&judge(&mut second, 5_501, &members, Some(&rest))), ["i-i"], "500 s were left of ten minutes");
+    assert_eq!(second.ordered_lately(at(5_506)).len(), 1);
+    assert_eq!(replaced(&judge(&mut replacer(), 0, &members, Some(&rest))), ["i-i"], "who hears nothing begins anew");
 }
 
 #[test]

@@ -25,6 +25,9 @@ const HEIGHT: f64 = 760.0;
 
 /// One colour a row, and a frontier the colour of its rule.
 const COLOURS: [&str; 5] = ["#2f6fdd", "#d9480f", "#b8860b", "#8a94a6", "#2b8a3e"];
+/// The share over capacity at which the legend says what each rule costs.
+const AIMED_AT: f64 = 1e-4;
+
 const FRONTIER_COLOURS: [&str; 4] = [COLOURS[0], "#8fb4f0", COLOURS[1], COLOURS[2]];
 
 /// A rectangle of the picture with a scale on each side.
@@ -219,6 +222,7 @@ fn frontier(svg: &mut String, frontiers: &[Frontier]) {
     }
     let axis = "viewer-seconds over capacity, against times the clairvoyant's cost";
     text(svg, (panel.left, panel.top + panel.height + 40.0), "font-size=\"12\" fill=\"#5b6b84\"", axis);
+    text(svg, (880.0, panel.top + 8.0), "font-size=\"12\" fill=\"#5b6b84\"", "cost at 0.01 % over capacity");
     let inside = |x: f64, y: f64| (panel.x.0..=panel.x.1).contains(&x) && (panel.y.0..=panel.y.1).contains(&y);
     for (at, frontier) in frontiers.iter().enumerate() {
         let colour = FRONTIER_COLOURS[at % FRONTIER_COLOURS.len()];
@@ -233,8 +237,11 @@ fn frontier(svg: &mut String, frontiers: &[Frontier]) {
         for (x, y) in &points {
             let _ = writeln!(svg, "<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"2.6\" fill=\"{colour}\"/>");
         }
-        let y = panel.top + 6.0 + at as f64 * 17.0;
+        let y = panel.top + 24.0 + at as f64 * 17.0;
         line(svg, (880.0, y), (900.0, y), &format!("stroke=\"{colour}\" stroke-width=\"3\""));
-        text(svg, (906.0, y + 4.0), "font-size=\"12\"", frontier.name);
+        let name = frontier
+            .at(AIMED_AT)
+            .map_or_else(|| frontier.name.to_owned(), |point| format!("{}: {:.2}", frontier.name, point.cost));
+        text(svg, (906.0, y + 4.0), "font-size=\"12\"", &name);
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::frontier::{Frontier, Point, sweep, with_reserve};
+use super::frontier::{Frontier, Point, RESERVES, TARGETS, sweep, with_reserve};
 use super::rules::{Fixed, Hpa, Own, TargetTracking};
 use super::trace::STEP;
 use super::*;
@@ -91,26 +91,31 @@ fn the_clairvoyant_pays_lead_and_drain_and_bridges_gaps_shorter_than_both() {
     assert_eq!(third(&bridged), 15 + 5 + 2 + 3);
 }
 
-/// The figure of the README, at a quarter of its length; `mtxfleet simulate --frontier` gives the whole.
+/// The figure of the README on one week of two seeds that nothing was tuned on; `mtxfleet simulate --seed 1-10` gives the
+/// whole. From a tenth over capacity down to a tenth of what is aimed at: beyond that it is chance which rule had the few seconds.
 #[test]
-fn the_engine_is_cheaper_than_hpa_and_target_tracking_at_equal_service() {
-    let trace = Trace::weeks(1, 4..=4, 800.0);
-    for lead in [90, 20] {
-        let world = world(lead);
-        let reserves = [-0.2, -0.1, -0.03, 0.0, 0.3, 0.7, 1.0, 2.0, 4.0, 8.0];
-        let targets = [1.1, 1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4];
-        let own = sweep(("own", "reserve"), &reserves, &trace, &world, |reserve| {
+fn the_engine_is_left_of_its_peers_frontiers_at_every_point() {
+    for (seed, lead) in [(6, 90), (9, 20)] {
+        let (trace, world) = (Trace::weeks(seed, 4..=4, 800.0), world(lead));
+        let own = sweep(("own", "reserve"), &RESERVES, &trace, &world, |reserve| {
             Box::new(own(with_reserve(&policy(&world), reserve)))
         });
-        let hpa = sweep(("hpa", "target"), &targets, &trace, &world, |at| Box::new(Hpa::new(at, world.min, world.max)));
-        let aws = sweep(("aws", "target"), &targets, &trace, &world, |at| {
+        let hpa = sweep(("hpa", "target"), &TARGETS, &trace, &world, |at| Box::new(Hpa::new(at, world.min, world.max)));
+        let aws = sweep(("aws", "target"), &TARGETS, &trace, &world, |at| {
             Box::new(TargetTracking::new(at, world.min, world.max))
         });
-        let cost = |frontier: &Frontier| frontier.at(0.0005).unwrap_or_else(|| panic!("{frontier:?}")).cost;
-        assert!(cost(&own) < cost(&hpa), "lead {lead}: {own:?} {hpa:?}");
-        assert!(cost(&own) < cost(&aws), "lead {lead}: {own:?} {aws:?}");
+        for peer in [&hpa, &aws] {
+            let compared = own.against(peer);
+            let meant = compared.iter().filter(|point| (LEAST_OVER..0.1).contains(&point.over));
+            let dearer: Vec<&Point> = meant.clone().filter(|point| point.cost >= 1.0).collect();
+            assert!(dearer.is_empty(), "seed {seed}, lead {lead}, {}: {dearer:?}", peer.name);
+            assert!(meant.count() >= 15, "{}: {compared:?}", peer.name);
+        }
     }
 }
+
+/// What a frontier is compared down to: 0.001 %.
+const LEAST_OVER: f64 = 1e-5;
 
 #[test]
 fn a_frontier_is_read_between_its_points_and_never_beyond() {
@@ -129,8 +134,10 @@ fn frontiers_are_compared_at_each_point_of_the_peers() {
     let own = Frontier { name: "x", setting: "s", points: vec![point(0.0, 1.0, 1e-2), point(1.0, 2.0, 1e-4)] };
     let points = vec![point(7.0, 3.0, 1e-3), point(8.0, 3.5, 2e-3), point(9.0, 1.9, 1e-1)];
     let compared = own.against(&Frontier { name: "y", setting: "t", points });
-    assert_eq!(compared.len(), 1, "8 is dearer and worse than 7, and 9 is beyond what was swept: {compared:?}");
+    assert_eq!(compared.len(), 2, "8 is dearer and worse than 7, and 9 is beyond what was swept: {compared:?}");
     assert!((compared[0].cost - 0.5).abs() < 1e-9 && compared[0].setting == 7.0, "{compared:?}");
+    let between = 1.9 + (3.0 - 1.9) / 2.0;
+    assert!((compared[1].cost - 1.0 / between).abs() < 1e-9 && compared[1].setting == 0.0, "ours: {compared:?}");
 }
 
 /// Ten minutes of `figures`, one every 100 s, in each column of a CSV.

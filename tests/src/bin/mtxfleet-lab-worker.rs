@@ -2,8 +2,10 @@
 //! each, and then that it is done with it.
 //!
 //! ```text
-//! start {"Resumed":...}            F 00c0ffee00c0ffee new       G Some(3600) 7200
+//! start resumed 25               how it began
 //! F HASH new|replayed|recorded     a frame, by the hash of its pictures; those for decoding only are left out
+//! G AFTER|- BEFORE               a gap
+//! R BACKLOG RATE|-               how far it is behind, in seconds, and how fast it catches up
 //! ```
 
 use std::io::Write as _;
@@ -14,6 +16,9 @@ use anyhow::{Context as _, Result};
 use mtxfleet_ai_client::{Checkpoints, Codec, Item, Start, Stream, StreamConfig};
 use mtxfleet_tests::compare::vcl_hash_annex_b;
 use mtxfleet_tests::plain_reader::VideoCodec;
+
+/// Longer than a node takes to come back after a crash.
+const RECORDING_TIMEOUT: Duration = Duration::from_secs(16);
 
 /// URL, cluster, stream, worker, token, journal, Redis or `-`, agents.
 #[tokio::main(flavor = "current_thread")]
@@ -33,6 +38,7 @@ async fn main() -> Result<()> {
         agents: agents.to_vec(),
         worker_token: Some(token.clone()),
         checkpoints: Some(checkpoints),
+        recording_timeout: RECORDING_TIMEOUT,
         ..StreamConfig::new(stream, worker, url, cluster)
     };
     let mut frames = Stream::open(config).await?;
@@ -43,7 +49,15 @@ async fn main() -> Result<()> {
         Start::Unknown { why } => format!("unknown {why}"),
     };
     writeln!(out, "start {start}")?;
+    let status = frames.watch();
+    let mut told = None;
     while let Some(item) = frames.next().await {
+        let replay = status.borrow().replay;
+        if let Some(replay) = replay.filter(|replay| told != Some(*replay)) {
+            let rate = replay.rate.map_or_else(|| "-".to_owned(), |rate| rate.to_string());
+            writeln!(out, "R {} {rate}", replay.backlog.as_secs_f64())?;
+            told = Some(replay);
+        }
         match item {
             Ok(Item::Frame(frame)) if !frame.decode_only => {
                 let codec = match frame.codec {
@@ -64,7 +78,10 @@ async fn main() -> Result<()> {
                 frame.done();
             }
             Ok(Item::Frame(_)) => {}
-            Ok(Item::Discontinuity(gap)) => writeln!(out, "G {:?} {}", gap.after, gap.before)?,
+            Ok(Item::Discontinuity(gap)) => {
+                let after = gap.after.map_or_else(|| "-".to_owned(), |after| after.to_string());
+                writeln!(out, "G {after} {}", gap.before)?;
+            }
             Err(error) => {
                 writeln!(out, "E {error}")?;
                 out.flush()?;

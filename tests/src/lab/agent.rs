@@ -111,8 +111,16 @@ impl Api {
     /// # Errors
     /// When it does not answer, or oddly.
     pub async fn pause(&self, role: Role, paused: bool) -> Result<()> {
+        self.pause_because(role, paused, "test").await
+    }
+
+    /// The same, for this reason.
+    ///
+    /// # Errors
+    /// When it does not answer, or oddly.
+    pub async fn pause_because(&self, role: Role, paused: bool, why: &str) -> Result<()> {
         let path = if paused { "/v1/pause" } else { "/v1/resume" };
-        let order = ControlOrder { role, why: "test".to_owned() };
+        let order = ControlOrder { role, why: why.to_owned() };
         let request = client().post(self.url() + path).bearer_auth(&self.token).json(&order);
         request.send().await?.error_for_status().with_context(|| format!("{}: POST {path}", self.node))?;
         Ok(())
@@ -174,7 +182,10 @@ impl Api {
 }
 
 /// One client for all: a connection to each agent is kept open.
-pub(crate) fn client() -> &'static reqwest::Client {
+///
+/// # Panics
+/// When there is no TLS provider.
+pub fn client() -> &'static reqwest::Client {
     static CLIENT: OnceLock<reqwest::Client> = OnceLock::new();
     CLIENT.get_or_init(|| {
         // An error means that there is a provider already.

@@ -25,6 +25,19 @@ pub const PUBLISHERS: &str = "ingestion";
 /// The backend of RTSP readers, as mediamtx-config names it.
 pub const READERS: &str = "distribution_rtsp";
 
+/// The backend of HLS viewers, as mediamtx-config names it.
+pub const HLS: &str = "distribution_hls";
+
+/// The backend of WebRTC viewers, as mediamtx-config names it.
+pub const WHEP: &str = "distribution_whep";
+
+/// Where browsers connect, and to what.
+#[derive(Debug, Clone)]
+pub struct Web {
+    pub hls: Frontend,
+    pub whep: Frontend,
+}
+
 /// The lab's HAProxy.
 #[derive(Debug)]
 pub struct Balancer {
@@ -33,6 +46,8 @@ pub struct Balancer {
     pub ingest: SocketAddr,
     /// Where workers and RTSP viewers read: the stand-in for `live.example`.
     pub live: SocketAddr,
+    /// Where browsers watch, in a lab that has them.
+    pub web: Option<Web>,
     socket: PathBuf,
 }
 
@@ -45,6 +60,7 @@ impl Balancer {
         loopback: &mut Loopback,
         ingestion: Vec<Server>,
         distribution: Vec<Server>,
+        web: Option<Web>,
         dir: &Path,
         logs: &Path,
     ) -> Result<Self> {
@@ -53,10 +69,11 @@ impl Balancer {
         let settings = Haproxy {
             stats_socket: Some(socket.display().to_string()),
             ingestion: Some(Frontend { bind: ingest, servers: Servers::List(ingestion) }),
-            distribution: Some(DistributionFrontends::rtsp_only(Frontend {
-                bind: live,
-                servers: Servers::List(distribution),
-            })),
+            distribution: Some(DistributionFrontends {
+                hls: web.as_ref().map(|web| web.hls.clone()),
+                whep: web.as_ref().map(|web| web.whep.clone()),
+                ..DistributionFrontends::rtsp_only(Frontend { bind: live, servers: Servers::List(distribution) })
+            }),
             ..Haproxy::new(NAME)
         };
         let file = dir.join("haproxy.cfg");
@@ -64,7 +81,7 @@ impl Balancer {
         // In the foreground and without a master: one process, which ends with this one.
         let recipe = Recipe::new("haproxy", programs::find("haproxy")?).args(["-db", "-f"]);
         let process = recipe.args([file.display().to_string()]).start(logs)?;
-        let mut balancer = Self { process, ingest, live, socket };
+        let mut balancer = Self { process, ingest, live, web, socket };
         wait_for("HAProxy to answer", PATIENCE, async || -> Result<()> {
             balancer.process.check_alive()?;
             balancer.statistics().servers().await?;

@@ -35,6 +35,14 @@ pub struct CloudSettings {
     pub policy: String,
     /// An agent or a MediaMTX that ends is started again, as a service manager does.
     pub restart: bool,
+    /// Ids of its nodes, `{n}` counts. Not as those of nodes that the lab starts itself, where it has both.
+    pub nodes: &'static str,
+    /// Of the cloud's group, where that is not the policy's `min`: other nodes may be beside it.
+    pub group_min: Option<u32>,
+    /// An instance that was asked for counts as launching for so long.
+    pub boot_deadline: Duration,
+    /// The agents reach it by an operator's commands, three shell scripts, and not by driver `local`.
+    pub by_commands: bool,
 }
 
 impl Default for CloudSettings {
@@ -46,6 +54,10 @@ impl Default for CloudSettings {
             launch_delay: Duration::from_secs(1),
             policy: Self::policy(4, Duration::from_secs(1), Duration::from_secs(6)),
             restart: true,
+            nodes: "dist-{n}",
+            group_min: None,
+            boot_deadline: Duration::from_secs(60),
+            by_commands: false,
         }
     }
 }
@@ -62,6 +74,9 @@ impl CloudSettings {
         )
     }
 }
+
+/// A file that the agents' start looks for.
+const MUTE: &str = "mute";
 
 #[derive(Debug, Clone)]
 struct Slot {
@@ -115,7 +130,8 @@ impl Cloud {
             });
         }
         let at = loopback.port()?;
-        std::fs::write(dir.join("agent.toml.in"), agent_template(&settings, shared, at))?;
+        let driver = if settings.by_commands { commands(&dir, at)? } else { local(at) };
+        std::fs::write(dir.join("agent.toml.in"), agent_template(&settings, shared, &driver))?;
         let file = dir.join("cloud.toml");
         std::fs::write(&file, cloud_config(&settings, shared, &slots, at, &dir))?;
         let recipe = Recipe::new("local-cloud", &shared.agent).args(["local-cloud", "--config"]);
@@ -127,6 +143,11 @@ impl Cloud {
         })
         .await?;
         Ok(cloud)
+    }
+
+    /// Instances that run before anybody asks for more.
+    pub(super) fn at_start(&self) -> usize {
+        self.settings.group_min.unwrap_or(self.settings.min) as usize
     }
 
     /// All slots, as HAProxy lists them.
@@ -189,12 +210,48 @@ impl Cloud {
     /// # Errors
     /// When it does not run.
     pub fn kill(&self, node: &NodeId, program: &str) -> Result<()> {
+        self.signal(node, program, libc::SIGKILL)
+    }
+
+    /// A signal to both programs of a node at once: SIGKILL is a machine that is gone, SIGSTOP one that hangs.
+    ///
+    /// # Errors
+    /// When one does not run.
+    pub fn signal_node(&self, node: &NodeId, signal: libc::c_int) -> Result<()> {
+        self.signal(node, "server", signal)?;
+        self.signal(node, "agent", signal)
+    }
+
+    fn signal(&self, node: &NodeId, program: &str, signal: libc::c_int) -> Result<()> {
         let pid = self.pid(node, program)?;
         #[allow(unsafe_code, reason = "kill(2) has no safe wrapper in std; the pid is of a child of this lab's cloud")]
         // SAFETY: takes two integers, touches no memory.
-        let killed = unsafe { libc::kill(pid, libc::SIGKILL) };
-        ensure!(killed == 0, "{program} of {node} is gone already");
+        let sent = unsafe { libc::kill(pid, signal) };
+        ensure!(sent == 0, "{program} of {node} is gone already");
         Ok(())
+    }
+
+    /// From now on instances are launched whose agents never speak, or again such as do.
+    ///
+    /// # Errors
+    /// When the lab's folder cannot be written.
+    pub fn launch_mute(&self, mute: bool) -> Result<()> {
+        let mark = self.dir.join(MUTE);
+        if mute {
+            std::fs::write(mark, "")?
+        } else {
+            std::fs::remove_file(mark)?
+        }
+        Ok(())
+    }
+
+    /// What it did: lines of its log with this in them.
+    ///
+    /// # Errors
+    /// When the log cannot be read.
+    pub fn said(&self, what: &str) -> Result<Vec<String>> {
+        let log = std::fs::read_to_string(self.process.log_path())?;
+        Ok(log.lines().filter(|line| line.contains(what)).map(str::to_owned).collect())
     }
 
     /// The child of the local cloud whose command line names the node's folder.
@@ -245,7 +302,8 @@ impl Lab {
         let seen_by = self.of_role(Role::Ingestion).next().context("the lab has no ingestion node")?;
         let fleet = seen_by.agent.fleet().await?;
         let node = |member: mtxfleet_wire::MemberView| {
-            let facts = member.facts.filter(|_| member.liveness == Liveness::Alive)?;
+            let is_own = self.nodes.iter().any(|own| own.id == member.node);
+            let facts = member.facts.filter(|_| member.liveness == Liveness::Alive && !is_own)?;
             let api = Api { node: member.node.clone(), url: facts.http, token: self.token.clone() };
             let (id, rtsp) = (member.node, facts.rtsp);
             Some(CloudNode { id, instance: facts.instance?, state: member.load?.state, rtsp, api })
@@ -294,15 +352,56 @@ impl Lab {
     }
 }
 
+/// Lines of `[cloud]` for `mtxfleet local-cloud` itself.
+fn local(at: SocketAddr) -> String {
+    format!("driver = \"local\"\nurl = \"http://{at}\"\n")
+}
+
+/// An operator's commands, as `docs/ref/cloud.md` describes them, for a provider that is reached by HTTP. Gives the lines of
+/// `[cloud]` that name them.
+fn commands(dir: &Path, at: SocketAddr) -> Result<String> {
+    let mut lines = "driver = \"exec\"\n".to_owned();
+    for (name, call) in [("list", LIST), ("grow", GROW), ("end", END)] {
+        let script = dir.join(format!("{name}.sh"));
+        std::fs::write(&script, COMMAND.replace("{url}", &format!("http://{at}/v1/groups")).replace("{call}", call))?;
+        lines += &format!("{name} = [\"sh\", \"{}\"]\n", script.display());
+    }
+    Ok(lines)
+}
+
+/// What the three have in common: the call's fields from one line of JSON, and the provider's refusals as exit codes.
+const COMMAND: &str = r#"set -eu
+read -r line
+field() { printf %s "$line" | sed -n "s/.*\"$1\":\"\{0,1\}\([^,\"}]*\).*/\1/p"; }
+group="{url}/$(field role)"
+ask() {
+    code=$(curl -sS --max-time 2 -o "$answer" -w '%{http_code}' -H content-type:application/json "$@")
+    case $code in
+        2*) ;;
+        409) cat "$answer" >&2; exit 77 ;;
+        429) cat "$answer" >&2; exit 75 ;;
+        *) echo "the provider answers $code" >&2; exit 1 ;;
+    esac
+}
+answer=$(mktemp)
+trap 'rm -f "$answer"' EXIT
+{call}
+"#;
+const LIST: &str = r#"ask "$group"; cat "$answer""#;
+const GROW: &str = r#"ask -X PUT "$group/desired" -d "{\"desired\":$(field desired)}""#;
+const END: &str =
+    r#"ask -X POST "$group/end" -d "{\"instance\":\"$(field instance)\",\"decrement\":$(field decrement)}""#;
+
 /// `docs/guide/local-cloud.md` describes the file.
 fn cloud_config(settings: &CloudSettings, shared: &Shared, slots: &[Slot], at: SocketAddr, dir: &Path) -> String {
-    let CloudSettings { min, max, restart, .. } = settings;
+    let CloudSettings { max, restart, nodes, .. } = settings;
+    let min = settings.group_min.unwrap_or(settings.min);
     let mut text = format!(
         r#"listen = "{at}"
 dir = "{dir}/nodes"
 [[group]]
 role = "distribution"
-node = "dist-{{n}}"
+node = "{nodes}"
 min = {min}
 max = {max}
 launch_delay = "{delay}ms"
@@ -319,9 +418,10 @@ command = ["{server}", "{{dir}}/mediamtx.yml"]
 restart = {restart}
 [[group.program]]
 name = "agent"
-command = ["{{mtxfleet}}", "agent", "--config", "{{dir}}/agent.toml"]
+command = ["sh", "-c", "if [ -e {mute} ]; then exec sleep 3600; fi; exec $0 agent --config $1", "{{mtxfleet}}", "{{dir}}/agent.toml"]
 restart = {restart}
 "#,
+        mute = dir.join(MUTE).display(),
         dir = dir.display(),
         delay = settings.launch_delay.as_millis(),
         server = shared.binary.path.display(),
@@ -346,7 +446,7 @@ restart = {restart}
 }
 
 /// The agents' configuration with placeholders for what differs between instances.
-fn agent_template(settings: &CloudSettings, shared: &Shared, at: SocketAddr) -> String {
+fn agent_template(settings: &CloudSettings, shared: &Shared, driver: &str) -> String {
     let text = |name: &str| format!("{{{name}}}");
     let seeds: Vec<String> = shared.seeds.iter().map(|seed| format!("\"{seed}\"")).collect();
     let fields = Fields {
@@ -364,11 +464,13 @@ fn agent_template(settings: &CloudSettings, shared: &Shared, at: SocketAddr) -> 
         resolver: text("resolver"),
         agent_check: text("agent_check"),
         balanced_as: text("slot"),
+        instance: None,
+        web: false,
     };
     let CloudSettings { min, max, policy, .. } = settings;
     agent_config(&fields, shared)
         + &format!(
-            "[cloud]\ndriver = \"local\"\nurl = \"http://{at}\"\npoll_every = \"1s\"\nboot_deadline = \"1m\"\n\
-             [distribution]\nmin = {min}\nmax = {max}\n{policy}"
+            "[cloud]\n{driver}poll_every = \"1s\"\nboot_deadline = \"{}ms\"\n[distribution]\nmin = {min}\nmax = {max}\n{policy}",
+            settings.boot_deadline.as_millis()
         )
 }

@@ -4,7 +4,9 @@ use std::net::SocketAddr;
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
-use mediamtx_config::{Action, Auth, Credential, DistributionServer, IngestionServer, LogLevel, Recording};
+use mediamtx_config::{
+    Action, Auth, Credential, DistributionServer, Hls, IngestionServer, LogLevel, Recording, WebRtc,
+};
 use mtxfleet_wire::{NodeId, Role};
 
 use super::address::Loopback;
@@ -22,6 +24,25 @@ pub struct Listeners {
     pub playback: SocketAddr,
     /// The agent's, which a distribution server pulls from.
     pub resolver: SocketAddr,
+    /// For browsers, on distribution servers of a lab that has them.
+    pub web: Option<Web>,
+}
+
+/// Where browsers find a distribution server.
+#[derive(Debug, Clone, Copy)]
+pub struct Web {
+    pub hls: SocketAddr,
+    pub whep: SocketAddr,
+    /// WebRTC's media, over UDP.
+    pub media: SocketAddr,
+}
+
+impl Web {
+    /// # Errors
+    /// When no port is free.
+    pub fn next(loopback: &mut Loopback) -> Result<Self> {
+        Ok(Self { hls: loopback.port()?, whep: loopback.port()?, media: loopback.port()? })
+    }
 }
 
 impl Listeners {
@@ -34,6 +55,7 @@ impl Listeners {
             metrics: loopback.port()?,
             playback: loopback.port()?,
             resolver: loopback.port()?,
+            web: None,
         })
     }
 }
@@ -78,6 +100,12 @@ impl MediaServer {
                 rtsp: at.rtsp,
                 api: at.api,
                 metrics: at.metrics,
+                hls: at.web.map(|web| Hls::new(web.hls)),
+                webrtc: at.web.map(|web| WebRtc {
+                    address: web.whep,
+                    udp: web.media,
+                    additional_hosts: vec![web.media.ip().to_string()],
+                }),
                 log_level: LogLevel::Info,
                 ..DistributionServer::new(fleet.clone(), node.as_str(), at.resolver)
             }

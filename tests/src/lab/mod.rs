@@ -11,9 +11,11 @@ pub mod address;
 pub mod agent;
 pub mod audience;
 pub mod balancer;
+pub mod browser;
 pub mod camera;
 pub mod camera_box;
 pub mod cloud;
+pub mod cycles;
 pub mod drain;
 pub mod leadership;
 pub mod media_server;
@@ -27,6 +29,7 @@ pub mod reader;
 pub mod redis;
 pub mod relay;
 pub mod wait;
+pub mod web_viewer;
 pub mod worker;
 pub mod worker_process;
 
@@ -35,7 +38,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
-use mediamtx_config::Server;
+use mediamtx_config::{Frontend, Server, Servers};
 use mtxfleet_wire::{Liveness, NodeId, NodeState, Role, ServerHealth};
 
 use address::Loopback;
@@ -65,6 +68,7 @@ pub struct Builder {
     server: Option<ServerBinary>,
     settings: Settings,
     cloud: Option<CloudSettings>,
+    web: bool,
 }
 
 impl Builder {
@@ -120,6 +124,13 @@ impl Builder {
         self
     }
 
+    /// Distribution nodes serve browsers, too: HLS and WebRTC.
+    #[must_use]
+    pub const fn web(mut self) -> Self {
+        self.web = true;
+        self
+    }
+
     /// How the agents' drains are set.
     #[must_use]
     pub fn settings(mut self, settings: Settings) -> Self {
@@ -151,7 +162,11 @@ impl Builder {
             [(Role::Ingestion, "ingest", self.ingestion), (Role::Distribution, "dist", self.distribution)]
         {
             for number in 1..=count {
-                planned.push(node::Plan::next(NodeId::new(format!("{short}-{number}"))?, role, &mut loopback)?);
+                let mut plan = node::Plan::next(NodeId::new(format!("{short}-{number}"))?, role, &mut loopback)?;
+                if self.web && role == Role::Distribution {
+                    plan.at.web = Some(media_server::Web::next(&mut loopback)?);
+                }
+                planned.push(plan);
             }
         }
         let (half, other) = (uuid::Uuid::new_v4().into_bytes(), uuid::Uuid::new_v4().into_bytes());
@@ -180,7 +195,17 @@ impl Builder {
         };
         let (ingestion, mut distribution) = (servers(Role::Ingestion), servers(Role::Distribution));
         distribution.extend(cloud.iter().flat_map(Cloud::servers));
-        let balancer = Balancer::start(&mut loopback, ingestion, distribution, folder.path(), &logs).await?;
+        let of_web = |bind: std::net::SocketAddr, at: fn(media_server::Web) -> std::net::SocketAddr| {
+            let server = |node: &Node| Some(Server::new(node.id.as_str(), at(node.server.at.web?), node.agent_check));
+            Frontend { bind, servers: Servers::List(nodes.iter().filter_map(server).collect()) }
+        };
+        let web = if self.web {
+            let (hls, whep) = (of_web(loopback.port()?, |web| web.hls), of_web(loopback.port()?, |web| web.whep));
+            Some(balancer::Web { hls, whep })
+        } else {
+            None
+        };
+        let balancer = Balancer::start(&mut loopback, ingestion, distribution, web, folder.path(), &logs).await?;
         let token = shared.token.clone();
         let mut lab =
             Lab { cameras: Vec::new(), pulled: Vec::new(), balancer, nodes, cloud, redis, server, token, folder };
@@ -229,6 +254,7 @@ impl Lab {
             server: None,
             settings: Settings::default(),
             cloud: None,
+            web: false,
         }
     }
 
@@ -356,7 +382,7 @@ impl Lab {
         for node in &mut self.nodes {
             node.server.wait_ready().await?;
         }
-        let of_cloud = self.cloud.as_ref().map_or(0, |cloud| cloud.settings.min as usize);
+        let of_cloud = self.cloud.as_ref().map_or(0, Cloud::at_start);
         let (count, redis) = (self.nodes.len() + of_cloud, self.redis.is_some());
         for node in &mut self.nodes {
             let what = format!("{} to see {count} nodes in service", node.id);

@@ -26,6 +26,12 @@ pub struct Settings {
     pub plain_readers_are_viewers: bool,
     /// Lines of the `[cameras]` table on ingestion nodes (none: no such table). The lab's folder is `..`.
     pub cameras: String,
+    /// `node.instance` of distribution nodes that the lab starts itself, and no cloud (none).
+    pub instance: Option<String>,
+    /// More lines of the `[mediamtx]` table (none).
+    pub mediamtx: String,
+    /// Distribution nodes that relay streams instead of redirecting their server (none).
+    pub relaying: Vec<&'static str>,
     /// More tables of the configuration (none).
     pub more: String,
 }
@@ -44,7 +50,7 @@ impl Settings {
 pub(super) struct Plan {
     id: NodeId,
     role: Role,
-    at: Listeners,
+    pub(super) at: Listeners,
     pub(super) gossip: SocketAddr,
     http: SocketAddr,
     agent_check: SocketAddr,
@@ -74,6 +80,8 @@ impl Plan {
             resolver: self.at.resolver.to_string(),
             agent_check: self.agent_check.to_string(),
             balanced_as: self.id.to_string(),
+            instance: shared.settings.instance.clone().filter(|_| self.role == Role::Distribution),
+            web: self.at.web.is_some(),
         }
     }
 }
@@ -173,15 +181,22 @@ pub(super) struct Fields {
     pub(super) agent_check: String,
     /// Its name in HAProxy.
     pub(super) balanced_as: String,
+    /// Where it is not in the environment, as a cloud puts it there.
+    pub(super) instance: Option<String>,
+    /// It serves browsers, too.
+    pub(super) web: bool,
 }
 
 /// What `docs/ref/config.md` describes. What is not set has its default.
 pub(super) fn agent_config(fields: &Fields, shared: &Shared) -> String {
     let registry = shared.redis.as_ref().map(|url| format!("[registry]\nurl = \"{url}\"\n")).unwrap_or_default();
-    let backend = match fields.role {
-        Role::Ingestion => balancer::PUBLISHERS,
-        Role::Distribution => balancer::READERS,
+    let backends = match fields.role {
+        Role::Ingestion => &[balancer::PUBLISHERS][..],
+        Role::Distribution if fields.web => &[balancer::READERS, balancer::HLS, balancer::WHEP],
+        Role::Distribution => &[balancer::READERS],
     };
+    let poller = |backend: &&str| format!("\"{}/{backend}/{}\"", balancer::NAME, fields.balanced_as);
+    let pollers: Vec<String> = backends.iter().map(poller).collect();
     format!(
         r#"
 [node]
@@ -189,6 +204,7 @@ id = "{id}"
 role = "{role}"
 state_dir = "{state}"
 advertise = "{ip}"
+{instance}
 [cluster]
 name = "{CLUSTER}"
 key = "{key}"
@@ -198,6 +214,7 @@ metrics = "http://{metrics}"
 playback = "http://{playback}"
 rtsp = "{rtsp}"
 rtsp_readers = "{rtsp_readers}"
+{mediamtx}
 [gossip]
 listen = "{gossip}"
 seeds = [{seeds}]
@@ -209,10 +226,11 @@ token = "{token}"
 listen = "{resolver}"
 [balancer.haproxy]
 agent_check = "{agent_check}"
-expected_pollers = ["{balancer}/{backend}/{balanced_as}"]
+expected_pollers = [{pollers}]
 [drain]
 {drain}
 {cameras}
+{source}
 [log]
 level = "{log}"
 {more}
@@ -227,18 +245,23 @@ level = "{log}"
         playback = fields.playback,
         rtsp = fields.rtsp,
         rtsp_readers = if shared.settings.plain_readers_are_viewers { "viewer" } else { "worker" },
+        instance = fields.instance.as_ref().map(|id| format!("instance = \"{id}\"")).unwrap_or_default(),
+        mediamtx = shared.settings.mediamtx,
         gossip = fields.gossip,
         seeds = fields.seeds,
         http = fields.http,
         token = shared.token,
         resolver = fields.resolver,
         agent_check = fields.agent_check,
-        balanced_as = fields.balanced_as,
-        balancer = balancer::NAME,
+        pollers = pollers.join(", "),
         drain = shared.settings.drain,
         cameras = match fields.role {
             Role::Ingestion if !shared.settings.cameras.is_empty() => format!("[cameras]\n{}", shared.settings.cameras),
             _ => String::new(),
+        },
+        source = match shared.settings.relaying.contains(&fields.id.as_str()) {
+            true => "[distribution]\nsource = \"relay\"",
+            false => "",
         },
         more = shared.settings.more,
         log = std::env::var("MTXFLEET_LAB_LOG").unwrap_or_else(|_| "info".to_owned()),

@@ -66,12 +66,20 @@ impl Python {
     pub async fn script(&self, text: &str) -> Result<String> {
         run(Command::new(&self.program).args(["-c", text])).await
     }
+
+    /// Runs a program that a package brings (`mypy`), to its end, in a folder, and gives what it printed.
+    ///
+    /// # Errors
+    /// When it fails, with what it printed and said.
+    pub async fn run(&self, program: &str, args: &[&str], folder: &Path) -> Result<String> {
+        run(Command::new(self.program.with_file_name(program)).args(args).current_dir(folder)).await
+    }
 }
 
 async fn run(command: &mut Command) -> Result<String> {
     let output = tokio::time::timeout(INSTALL_WITHIN, command.kill_on_drop(true).output()).await;
     let output = output.with_context(|| format!("{command:?} took too long"))??;
-    let said = String::from_utf8_lossy(&output.stderr);
+    let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
     ensure!(output.status.success(), "{command:?} failed:\n{said}");
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }

@@ -70,7 +70,8 @@ impl FfmpegReader {
         let out = file.to_string_lossy().into_owned();
         let args =
             ["-hide_banner", "-loglevel", "info", "-nostdin", "-rtsp_transport", "tcp", "-i", url, "-map", "0:v"];
-        let args = args.into_iter().chain(["-c", "copy", "-f", format, &out]);
+        // Parameter sets that stand in the SDP only would not be in the file: nothing could decode it.
+        let args = args.into_iter().chain(["-c", "copy", "-bsf:v", "dump_extra", "-f", format, &out]);
         let process = Recipe::new(name, programs::find("ffmpeg")?).args(args).start(logs)?;
         Ok(Self { process, codec, file })
     }

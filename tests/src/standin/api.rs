@@ -19,7 +19,7 @@ use uuid::Uuid;
 use super::{
     VERSION,
     config::{Action, Credentials, PathConf},
-    paths::{self, Phase, Server, SessionRecord},
+    paths::{self, Phase, Server, SessionRecord, Unauthorized},
 };
 
 const DEFAULT_PAGE: usize = 100;
@@ -63,15 +63,17 @@ pub(super) async fn authorize(
     let credentials = given.and_then(Credentials::from_header);
     match server.authorize(action, "", credentials.as_ref(), peer.ip()) {
         Ok(()) => next.run(request).await,
-        Err(unauthorized) => {
-            let mut response = error(StatusCode::UNAUTHORIZED, "authentication error").into_response();
-            if unauthorized.ask {
-                let ask = header::HeaderValue::from_static("Basic realm=\"mediamtx\"");
-                response.headers_mut().insert(header::WWW_AUTHENTICATE, ask);
-            }
-            response
-        }
+        Err(why) => unauthorized(why),
     }
+}
+
+pub(super) fn unauthorized(why: Unauthorized) -> Response {
+    let mut response = error(StatusCode::UNAUTHORIZED, "authentication error").into_response();
+    if why.ask {
+        let ask = header::HeaderValue::from_static("Basic realm=\"mediamtx\"");
+        response.headers_mut().insert(header::WWW_AUTHENTICATE, ask);
+    }
+    response
 }
 
 pub(super) async fn not_found() -> Response {
@@ -79,7 +81,7 @@ pub(super) async fn not_found() -> Response {
 }
 
 /// Answered as `{"status":"error","error":...}`.
-struct ApiError(StatusCode, String);
+pub(super) struct ApiError(StatusCode, String);
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
@@ -87,7 +89,7 @@ impl IntoResponse for ApiError {
     }
 }
 
-fn error(status: StatusCode, message: impl Into<String>) -> ApiError {
+pub(super) fn error(status: StatusCode, message: impl Into<String>) -> ApiError {
     ApiError(status, message.into())
 }
 

@@ -12,6 +12,8 @@ use regex_lite::Regex;
 use serde::{Deserialize, Deserializer};
 use sha2::{Digest, Sha256};
 
+use super::recording;
+
 /// What the stand-in needs to know, checked.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -21,6 +23,8 @@ pub struct Config {
     pub api_address: Option<String>,
     /// Where metrics are served, when they are on.
     pub metrics_address: Option<String>,
+    /// Where recordings are served, when they are.
+    pub playback_address: Option<String>,
     /// After this long without data, a publisher or a source is given up.
     pub read_timeout: Duration,
     /// A client that takes no data for this long is closed.
@@ -54,6 +58,8 @@ pub struct PathConf {
     pub absolute_timestamp: bool,
     /// Free text that the real server keeps and does not use for sources of RTSP: `rpiCameraTextOverlay`.
     pub text_overlay: String,
+    /// How it is recorded, when it is.
+    pub(super) recording: Option<recording::Settings>,
     regex: Option<Regex>,
 }
 
@@ -69,6 +75,8 @@ pub enum Action {
     Api,
     /// Read metrics.
     Metrics,
+    /// Get recordings.
+    Playback,
     /// Anything the stand-in has not got.
     #[serde(other)]
     Other,
@@ -122,6 +130,7 @@ struct Raw {
     srt: bool,
     moq: bool,
     playback: bool,
+    playback_address: String,
     api: bool,
     api_address: String,
     metrics: bool,
@@ -146,6 +155,7 @@ impl Default for Raw {
             srt: true,
             moq: true,
             playback: false,
+            playback_address: ":9996".to_owned(),
             api: false,
             api_address: ":9997".to_owned(),
             metrics: false,
@@ -170,6 +180,11 @@ struct RawPath {
     source_on_demand_close_after: Option<Span>,
     use_absolute_timestamp: Option<bool>,
     rpi_camera_text_overlay: Option<String>,
+    record: Option<bool>,
+    record_path: Option<String>,
+    record_part_duration: Option<Span>,
+    record_segment_duration: Option<Span>,
+    record_delete_after: Option<Span>,
 }
 
 impl Config {
@@ -184,14 +199,8 @@ impl Config {
         ensure!(raw.rtsp, "rtsp is off: the stand-in serves nothing else, use the real MediaMTX");
         ensure!(raw.auth_method == "internal", "authMethod {}: the stand-in knows `internal` only", raw.auth_method);
         ensure!((1..=1 << 20).contains(&raw.write_queue_size), "writeQueueSize must be 1 to 1048576");
-        let unserved = [
-            ("rtmp", raw.rtmp),
-            ("hls", raw.hls),
-            ("webrtc", raw.webrtc),
-            ("srt", raw.srt),
-            ("moq", raw.moq),
-            ("playback", raw.playback),
-        ];
+        let unserved =
+            [("rtmp", raw.rtmp), ("hls", raw.hls), ("webrtc", raw.webrtc), ("srt", raw.srt), ("moq", raw.moq)];
         let users = raw.auth_internal_users.unwrap_or_else(default_users);
         for secret in users.iter().filter_map(|user| user.pass.as_deref()) {
             ensure!(!secret.starts_with("argon2:"), "argon2 passwords need the real MediaMTX");
@@ -208,6 +217,7 @@ impl Config {
             rtsp_address: listen_address(&raw.rtsp_address),
             api_address: raw.api.then(|| listen_address(&raw.api_address)),
             metrics_address: raw.metrics.then(|| listen_address(&raw.metrics_address)),
+            playback_address: raw.playback.then(|| listen_address(&raw.playback_address)),
             read_timeout: raw.read_timeout.0,
             write_timeout: raw.write_timeout.0,
             write_queue_size: raw.write_queue_size,
@@ -286,6 +296,8 @@ impl PathConf {
             None if matches!(name.as_str(), "all_others" | "all") => Some(Regex::new(".+")?),
             None => None,
         };
+        let recorded = own.record.or(defaults.record).unwrap_or(false);
+        let recording = recorded.then(|| own.recording(defaults)).transpose()?;
         let source = own.source.or_else(|| defaults.source.clone()).filter(|source| source != "publisher");
         if let Some(source) = &source {
             ensure!(source.starts_with("rtsp://"), "path {name:?}: the stand-in pulls rtsp:// only, not {source}");
@@ -298,6 +310,7 @@ impl PathConf {
         let start = own.source_on_demand_start_timeout.or(defaults.source_on_demand_start_timeout);
         let close = own.source_on_demand_close_after.or(defaults.source_on_demand_close_after);
         Ok(PathConf {
+            recording,
             on_demand,
             start_timeout: start.unwrap_or(ten_seconds).0,
             close_after: close.unwrap_or(ten_seconds).0,
@@ -314,6 +327,25 @@ impl PathConf {
 
     fn is_all_others(&self) -> bool {
         matches!(self.name.as_str(), "all_others" | "all")
+    }
+}
+
+impl RawPath {
+    fn recording(&self, defaults: &RawPath) -> anyhow::Result<recording::Settings> {
+        let own_or = |own: Option<Span>, default: Option<Span>, otherwise: u64| {
+            own.or(default).map_or(Duration::from_millis(otherwise), |span| span.0)
+        };
+        let pattern = self.record_path.as_ref().or(defaults.record_path.as_ref());
+        let pattern = pattern.map_or("./recordings/%path/%Y-%m-%d_%H-%M-%S-%f", String::as_str);
+        let folder = pattern.rsplit_once('/').map(|(folder, _)| folder).filter(|folder| folder.ends_with("/%path"));
+        Ok(recording::Settings {
+            folder: folder
+                .context("recordPath: the stand-in wants a folder for each path, as .../%path/NAME")?
+                .to_owned(),
+            part: own_or(self.record_part_duration, defaults.record_part_duration, 1_000),
+            segment: own_or(self.record_segment_duration, defaults.record_segment_duration, 3_600_000),
+            delete_after: own_or(self.record_delete_after, defaults.record_delete_after, 86_400_000),
+        })
     }
 }
 
@@ -356,7 +388,10 @@ fn default_users() -> Vec<User> {
         ips: ips.iter().map(|ip| (*ip).to_owned()).collect(),
         permissions: actions.iter().map(|action| Permission { action: *action, path: None }).collect(),
     };
-    vec![user(&[], &[Action::Publish, Action::Read]), user(&["127.0.0.1", "::1"], &[Action::Api, Action::Metrics])]
+    vec![
+        user(&[], &[Action::Publish, Action::Read, Action::Playback]),
+        user(&["127.0.0.1", "::1"], &[Action::Api, Action::Metrics]),
+    ]
 }
 
 /// Whether `range` (an address, or a network as `address/bits`) holds `ip`.

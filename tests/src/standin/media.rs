@@ -17,6 +17,15 @@ pub(super) struct Track {
     media: sdp_types::Media,
 }
 
+impl Track {
+    /// The value of one of the parameters in `a=fmtp`.
+    pub(super) fn format_parameter(&self, name: &str) -> Option<String> {
+        let (_, parameters) = self.media.get_first_attribute_value("fmtp").flatten()?.split_once(' ')?;
+        let mut pairs = parameters.split(';').filter_map(|pair| pair.trim().split_once('='));
+        pairs.find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value.to_owned())
+    }
+}
+
 /// What a track is encoded with.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Codec {
@@ -81,7 +90,7 @@ fn starts_h265(payload: &[u8]) -> bool {
 }
 
 /// NAL units that stand behind their length of two bytes; none is empty.
-fn aggregated(mut rest: &[u8]) -> impl Iterator<Item = &[u8]> {
+pub(super) fn aggregated(mut rest: &[u8]) -> impl Iterator<Item = &[u8]> {
     std::iter::from_fn(move || {
         let (length, tail) = rest.split_first_chunk::<2>()?;
         let (nal, tail) = tail.split_at_checked(usize::from(u16::from_be_bytes(*length)))?;

@@ -1,9 +1,9 @@
 //! A small stand-in for MediaMTX, for machines where the real one cannot be had.
 //!
 //! It serves RTSP over TCP (publish, read, pull on demand with redirects), the control API and the metrics that the
-//! agent uses, from the same `mediamtx.yml` as the real server. It behaves as MediaMTX 1.20.1 was seen to, and
-//! `tests/contract.rs` holds both to the same tests. What it leaves out: every other protocol, recording, playback,
-//! UDP, encryption, configuration by API beyond paths, hooks, splitting of large RTP packets, jitter and loss figures.
+//! agent uses, and a rolling recording of video, from the same `mediamtx.yml` as the real server. It behaves as MediaMTX 1.20.1 was seen to, and
+//! `tests/contract.rs` holds both to the same tests. What it leaves out: every other protocol, recording of
+//! sound, UDP, encryption, configuration by API beyond paths, hooks, splitting of large RTP packets, jitter and loss figures.
 //!
 //! ```text
 //!  publisher --> session --+                         +--> reader's queue --> session --> reader
@@ -20,6 +20,7 @@ mod media;
 mod message;
 mod paths;
 mod pull;
+mod recording;
 mod session;
 mod stream;
 
@@ -52,6 +53,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let rtsp = listen("rtspAddress", &config.rtsp_address).await?;
     let api = listen_if("apiAddress", config.api_address.as_deref()).await?;
     let metrics = listen_if("metricsAddress", config.metrics_address.as_deref()).await?;
+    let playback = listen_if("playbackAddress", config.playback_address.as_deref()).await?;
     for protocol in config.unserved() {
         tracing::warn!("{protocol} is on in the configuration and not served by the stand-in");
     }
@@ -62,6 +64,10 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     }
     if let Some(listener) = metrics {
         let router = metrics::router(server.clone());
+        tokio::spawn(serve_http(listener, router));
+    }
+    if let Some(listener) = playback {
+        let router = recording::playback::router(server.clone());
         tokio::spawn(serve_http(listener, router));
     }
     server.start_persistent_sources();

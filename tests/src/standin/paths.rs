@@ -23,6 +23,7 @@ use super::{
     config::{self, Action, Config, Credentials, PathConf},
     media::Track,
     pull,
+    recording::{self, Recorder},
     stream::{Counters, Stream},
 };
 
@@ -127,16 +128,16 @@ impl Server {
         }
     }
 
-    fn start_pull(self: &Arc<Self>, conf: &PathConf) {
+    fn start_pull(self: &Arc<Self>, conf: &Arc<PathConf>) {
         let path = Arc::new(Path::new(conf.name.clone(), conf.name.clone(), None, None));
         path.set_not_ready(Phase::Waiting);
         lock(&self.paths).insert(path.name.clone(), path.clone());
-        let (url, absolute) = (conf.source.clone().unwrap_or_default(), conf.absolute_timestamp);
+        let (conf, url) = (conf.clone(), conf.source.clone().unwrap_or_default());
         let (server, stop) = (self.clone(), CancellationToken::new());
         lock(&self.pulls).insert(conf.name.clone(), stop.clone());
         tokio::spawn(async move {
             tokio::select! {
-                () = pull::run_always(server.clone(), path.clone(), url, absolute) => {}
+                () = pull::run_always(server.clone(), path.clone(), &conf, url) => {}
                 () = stop.cancelled() => server.end(&path),
             }
         });
@@ -211,8 +212,7 @@ impl Server {
             }
         };
         if let (Some(url), Some(_), true) = (source, path.close_after, path.leave_idle()) {
-            let (start_timeout, absolute) = (conf.start_timeout, conf.absolute_timestamp);
-            tokio::spawn(pull::run_on_demand(self.clone(), path.clone(), url, start_timeout, absolute));
+            tokio::spawn(pull::run_on_demand(self.clone(), path.clone(), conf, url));
         }
         let mut phase = path.phase.subscribe();
         let reached = if path.close_after.is_some() {
@@ -254,9 +254,20 @@ impl Server {
         }
         let publisher = Some((session.id, session.kick.clone()));
         let path = self.add_path(Path::new(name.to_owned(), conf.name.clone(), publisher, None))?;
-        let stream = Arc::new(Stream::new(tracks, path.counters.clone(), conf.absolute_timestamp));
+        let stream = Arc::new(self.stream(&path, &conf, tracks));
         path.set_ready(stream.clone());
         Ok((path, stream))
+    }
+
+    /// A stream that delivers from now on, recorded where that is set.
+    pub(super) fn stream(&self, path: &Path, conf: &PathConf, tracks: Vec<Track>) -> Stream {
+        let recorder = conf.recording.as_ref().and_then(|settings| Recorder::new(settings, &path.name, &tracks));
+        Stream::new(tracks, path.counters.clone(), conf.absolute_timestamp, recorder)
+    }
+
+    /// How a path is recorded, whether it is there now or not.
+    pub(super) fn recording_of(&self, name: &str) -> Option<recording::Settings> {
+        self.conf(name, "")?.0.recording.clone()
     }
 
     fn add_path(&self, path: Path) -> Result<Arc<Path>, StatusCode> {
@@ -380,7 +391,7 @@ impl Path {
     /// The source delivers no longer: readers are closed.
     pub(super) fn set_not_ready(&self, phase: Phase) {
         if let Phase::Ready { stream, .. } = self.phase.send_replace(phase) {
-            stream.closed.cancel();
+            stream.close();
         }
     }
 

@@ -18,6 +18,7 @@ use tokio::{
 };
 
 use super::{
+    config::PathConf,
     media::{self, Track},
     message::{Headers, Incoming, MessageReader, interleaved},
     paths::{Path, Phase, Server},
@@ -33,20 +34,14 @@ const MAX_REDIRECTS: usize = 10;
 /// Half of the session timeout that most servers give (60 s).
 const KEEPALIVE_PERIOD: Duration = Duration::from_secs(30);
 
-/// Pulls until the source ends or is not needed, or could not be started within `start_timeout`; then the path is idle.
-pub(super) async fn run_on_demand(
-    server: Arc<Server>,
-    path: Arc<Path>,
-    url: String,
-    start_timeout: Duration,
-    absolute: bool,
-) {
-    let give_up = Instant::now() + start_timeout;
+/// Pulls until the source ends or is not needed, or could not be started within its time; then the path is idle.
+pub(super) async fn run_on_demand(server: Arc<Server>, path: Arc<Path>, conf: Arc<PathConf>, url: String) {
+    let give_up = Instant::now() + conf.start_timeout;
     let pulling = async {
         loop {
             match timeout_at(give_up, Source::start(&url, server.config.read_timeout)).await {
                 Some(Ok(source)) => {
-                    source.deliver(&path, absolute, server.config.read_timeout).await;
+                    source.deliver(&server, &path, &conf).await;
                     break;
                 }
                 Some(Err(error)) => tracing::info!("path {}: {error:#}", path.name),
@@ -65,10 +60,10 @@ pub(super) async fn run_on_demand(
 }
 
 /// Pulls for ever.
-pub(super) async fn run_always(server: Arc<Server>, path: Arc<Path>, url: String, absolute: bool) {
+pub(super) async fn run_always(server: Arc<Server>, path: Arc<Path>, conf: &PathConf, url: String) {
     loop {
         match Source::start(&url, server.config.read_timeout).await {
-            Ok(source) => source.deliver(&path, absolute, server.config.read_timeout).await,
+            Ok(source) => source.deliver(&server, &path, conf).await,
             Err(error) => tracing::info!("path {}: {error:#}", path.name),
         }
         path.set_not_ready(Phase::Waiting);
@@ -148,8 +143,9 @@ impl Source {
     }
 
     /// Makes the path ready and hands on what comes, until the source ends.
-    async fn deliver(mut self, path: &Path, absolute: bool, patience: Duration) {
-        let stream = Arc::new(Stream::new(self.tracks.clone(), path.counters.clone(), absolute));
+    async fn deliver(mut self, server: &Server, path: &Path, conf: &PathConf) {
+        let patience = server.config.read_timeout;
+        let stream = Arc::new(server.stream(path, conf, self.tracks.clone()));
         path.set_ready(stream.clone());
         let mut keepalive = tokio::time::interval_at(Instant::now() + KEEPALIVE_PERIOD, KEEPALIVE_PERIOD);
         loop {

@@ -20,6 +20,7 @@ use uuid::Uuid;
 use super::{
     media::{self, Codec, Track},
     message::Outgoing,
+    recording::Recorder,
 };
 
 /// Between two sender reports to one reader. MediaMTX's own pace; the first follows the first packet.
@@ -80,6 +81,8 @@ pub(super) struct Stream {
 struct Inner {
     tracks: Vec<TrackState>,
     readers: Vec<JoinedReader>,
+    /// Goes with the stream, whoever still holds that.
+    recorder: Option<Recorder>,
 }
 
 #[derive(Debug)]
@@ -109,7 +112,12 @@ struct JoinedReader {
 
 impl Stream {
     /// A stream that starts now. `absolute_timestamp`: tell readers the source's wall time rather than our own.
-    pub(super) fn new(tracks: Vec<Track>, path: Arc<Counters>, absolute_timestamp: bool) -> Self {
+    pub(super) fn new(
+        tracks: Vec<Track>,
+        path: Arc<Counters>,
+        absolute_timestamp: bool,
+        recorder: Option<Recorder>,
+    ) -> Self {
         let state = |track: &Track| TrackState {
             // The low bits of a random UUID.
             ssrc: Uuid::new_v4().as_u128() as u32,
@@ -119,7 +127,7 @@ impl Stream {
             octets: 0,
             source_clock: None,
         };
-        let inner = Inner { tracks: tracks.iter().map(state).collect(), readers: Vec::new() };
+        let inner = Inner { tracks: tracks.iter().map(state).collect(), readers: Vec::new(), recorder };
         let closed = CancellationToken::new();
         Stream { closed, tracks, path, absolute_timestamp, inner: Mutex::new(inner) }
     }
@@ -170,6 +178,9 @@ impl Stream {
         state.octets = state.octets.wrapping_add((packet.len() - RTP_HEADER) as u32);
         packet[8..RTP_HEADER].copy_from_slice(&state.ssrc.to_be_bytes());
         let packet = packet.freeze();
+        if let Some(recorder) = inner.recorder.as_mut().filter(|recorder| recorder.track == track) {
+            recorder.write(header.timestamp, packet[1] & 0x80 != 0, payload(&packet));
+        }
         let now = Instant::now();
         let mut report = None;
         for reader in &mut inner.readers {
@@ -196,6 +207,12 @@ impl Stream {
         {
             self.lock().tracks[track].source_clock = Some((u64::from_be_bytes(*ntp), u32::from_be_bytes(*rtp)));
         }
+    }
+
+    /// The source has ended: readers are closed, and what was recorded is complete.
+    pub(super) fn close(&self) {
+        self.lock().recorder = None;
+        self.closed.cancel();
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {

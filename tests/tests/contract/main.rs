@@ -5,6 +5,7 @@
 //! cases whose name contains it.
 
 mod api;
+mod recording;
 mod rtsp;
 mod servers;
 
@@ -62,6 +63,9 @@ const CASES: &[Case] = &[
     case!(api::a_kicked_reader_is_cut_off),
     case!(api::api_and_metrics_need_credentials),
     case!(api::a_path_is_added_pulled_replaced_and_deleted_by_the_api),
+    case!(recording::a_recording_holds_the_pictures_that_a_reader_saw),
+    case!(recording::what_was_recorded_is_there_after_a_crash_and_goes_on_in_a_second_piece),
+    case!(recording::playback_refuses_what_it_cannot_give),
     case!(api::metrics_are_filtered_by_type),
     case!(api::lists_of_protocols_that_are_off_are_not_there),
 ];

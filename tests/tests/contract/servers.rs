@@ -11,7 +11,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
-use mediamtx_config::{Action, Auth, Credential, DistributionServer, IngestionServer};
+use mediamtx_config::{Action, Auth, Credential, DistributionServer, IngestionServer, Recording};
 use mtxfleet_tests::{
     lab::{
         address::Loopback,
@@ -118,6 +118,8 @@ pub struct Server {
     pub rtsp: SocketAddr,
     pub api: SocketAddr,
     pub metrics: SocketAddr,
+    /// Of the ingestion server.
+    playback: Option<SocketAddr>,
     process: Mutex<Process>,
     http: reqwest::Client,
 }
@@ -126,7 +128,7 @@ impl Pair {
     /// Starts both, and waits until their APIs answer.
     pub async fn start(ingestion: ServerBinary, distribution: ServerBinary, samples: Arc<Samples>) -> Result<Pair> {
         let folder = tempfile::tempdir()?;
-        let [rtsp, api, metrics] = three_ports()?;
+        let [rtsp, api, metrics, playback] = ports()?;
         let (user, password) = FLEET.split_once(':').context("user:password")?;
         let mut settings = IngestionServer {
             rtsp,
@@ -134,13 +136,19 @@ impl Pair {
             metrics,
             auth: Auth::anyone([Action::Publish]),
             anonymous_loopback_api: false,
-            recording: None,
+            recording: Some(Recording {
+                dir: folder.path().join("recordings").display().to_string(),
+                playback,
+                ..Recording::default()
+            }),
             ..IngestionServer::new(Credential::new(user, password))
         };
         settings.fleet.write_queue_size = WRITE_QUEUE;
-        let ingestion = Server::start("ingestion", &ingestion, [rtsp, api, metrics], &settings.render()?, &folder)?;
+        let listens = [rtsp, api, metrics];
+        let mut ingestion = Server::start("ingestion", &ingestion, listens, &settings.render()?, &folder)?;
+        ingestion.playback = Some(playback);
         let redirector = Redirector::start(rtsp).await?;
-        let [rtsp, api, metrics] = three_ports()?;
+        let [rtsp, api, metrics] = ports()?;
         let mut settings = DistributionServer {
             rtsp,
             api,
@@ -155,11 +163,7 @@ impl Pair {
         let distribution = Server::start("distribution", &distribution, listens, &settings.render()?, &folder)?;
         let pair = Pair { ingestion, distribution, redirector, samples, folder };
         for server in [&pair.ingestion, &pair.distribution] {
-            wait_for("a server's API", SOON, async || -> Result<Value> {
-                server.process.lock().map_err(|_| anyhow::anyhow!("poisoned"))?.check_alive()?;
-                server.get("/v3/info").await
-            })
-            .await?;
+            server.wait_ready().await?;
         }
         Ok(pair)
     }
@@ -183,6 +187,13 @@ impl Pair {
             // MediaMTX splits RTP packets above 1440 bytes, which is not what is tested here.
             .args(["-pkt_size", "1400", &url])
             .start(self.folder.path())
+    }
+
+    /// A file of the case's own.
+    pub fn file(&self, name: &str, content: &[u8]) -> Result<PathBuf> {
+        let path = self.folder.path().join(name);
+        std::fs::write(&path, content)?;
+        Ok(path)
     }
 
     /// The end of every log, for a case that failed.
@@ -210,7 +221,39 @@ impl Server {
         std::fs::write(&file, config)?;
         let recipe = Recipe::new(name, &binary.path).args([file.display().to_string()]);
         let http = reqwest::Client::builder().timeout(SOON).build()?;
-        Ok(Server { rtsp, api, metrics, process: Mutex::new(recipe.start(folder.path())?), http })
+        let playback = None;
+        Ok(Server { rtsp, api, metrics, playback, process: Mutex::new(recipe.start(folder.path())?), http })
+    }
+
+    async fn wait_ready(&self) -> Result<()> {
+        wait_for("a server's API", SOON, async || -> Result<()> {
+            self.process.lock().map_err(|_| anyhow::anyhow!("poisoned"))?.check_alive()?;
+            self.get("/v3/info").await?;
+            Ok(())
+        })
+        .await
+    }
+
+    /// Kills it and starts it again.
+    pub async fn crash(&self) -> Result<()> {
+        {
+            let mut process = self.process.lock().map_err(|_| anyhow::anyhow!("poisoned"))?;
+            process.kill();
+            process.restart()?;
+        }
+        self.wait_ready().await
+    }
+
+    /// Asks the playback server; status and body of whatever it answers.
+    pub async fn playback(&self, what: &str, query: &[(&str, &str)], credentials: bool) -> Result<(u16, Vec<u8>)> {
+        let address = self.playback.context("this server records nothing")?;
+        let mut request = self.http.get(format!("http://{address}{what}")).query(query);
+        if credentials {
+            let (user, password) = FLEET.split_once(':').context("user:password")?;
+            request = request.basic_auth(user, Some(password));
+        }
+        let answer = request.send().await?;
+        Ok((answer.status().as_u16(), answer.bytes().await?.to_vec()))
     }
 
     /// For a camera: everyone may publish.
@@ -293,10 +336,11 @@ impl Server {
 }
 
 /// All cases count on one address, so that none is given a port twice.
-fn three_ports() -> Result<[SocketAddr; 3]> {
+fn ports<const COUNT: usize>() -> Result<[SocketAddr; COUNT]> {
     static LOOPBACK: LazyLock<Mutex<Loopback>> = LazyLock::new(|| Mutex::new(Loopback::next()));
     let mut loopback = LOOPBACK.lock().map_err(|_| anyhow::anyhow!("a case panicked while it chose a port"))?;
-    Ok([loopback.port()?, loopback.port()?, loopback.port()?])
+    let ports: Vec<SocketAddr> = (0..COUNT).map(|_| loopback.port()).collect::<Result<_>>()?;
+    ports.try_into().map_err(|_| anyhow::anyhow!("as many as were asked for"))
 }
 
 /// Answers every DESCRIBE with the ingestion server's address, as the agent's resolver does; names that begin with

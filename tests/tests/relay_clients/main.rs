@@ -1,4 +1,5 @@
-//! OpenCV, PyAV and GStreamer, which know nothing of the fleet, read from `mtxfleet relay` straight through a drain.
+//! OpenCV, PyAV and GStreamer, which know nothing of the fleet, read from `mtxfleet relay` straight through a drain and a
+//! crash.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -12,7 +13,7 @@ use mtxfleet_tests::lab::wait::{PATIENCE, wait_for};
 use mtxfleet_tests::lab::{self, Lab, drain, programs};
 use mtxfleet_tests::notes;
 use mtxfleet_tests::plain_reader::VideoCodec;
-use mtxfleet_tests::server_binary;
+use mtxfleet_tests::server_binary::{self, ServerBinary};
 use mtxfleet_wire::{DrainOutcome, LegEnd};
 
 const DRAIN_WITHIN: Duration = Duration::from_secs(60);
@@ -61,25 +62,28 @@ impl Reader {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn opencv_pyav_and_gstreamer_read_through_a_drain_and_miss_no_frame() {
+async fn opencv_pyav_and_gstreamer_read_through_a_drain_and_a_crash_and_miss_no_frame_on_mediamtx() {
+    let found = tokio::task::spawn_blocking(server_binary::find_real).await.expect("it ends");
+    match found.expect("MEDIAMTX_BIN works, when it is set") {
+        Ok(server) => programs_miss_no_frame(server).await,
+        Err(reasons) => notes::skipped("OpenCV, PyAV and GStreamer on MediaMTX itself", &reasons.join("; ")),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn opencv_pyav_and_gstreamer_read_through_a_drain_and_a_crash_and_miss_no_frame_on_the_stand_in() {
+    programs_miss_no_frame(server_binary::find_stand_in().expect("built")).await;
+}
+
+async fn programs_miss_no_frame(server: ServerBinary) {
     let _alone = lab::alone().await;
+    let kind = server.kind.to_string();
     let folder = tempfile::tempdir().expect("a folder");
     let python = match Python::install(&["av", "numpy", "opencv-python-headless"], folder.path()).await {
         Ok(python) => python,
-        Err(error) => return notes::skipped("OpenCV, PyAV and GStreamer through a drain", &format!("{error:#}")),
+        Err(error) => return notes::skipped("OpenCV, PyAV and GStreamer at the relay", &format!("{error:#}")),
     };
-    // On the stand-in OpenCV shows other pictures of its own; why is not known yet.
-    let server =
-        match tokio::task::spawn_blocking(server_binary::find_real).await.expect("it ends").expect("looked for") {
-            Ok(server) => server,
-            Err(reasons) => {
-                return notes::skipped(
-                    "OpenCV, PyAV and GStreamer through a drain on MediaMTX itself",
-                    &reasons.join("; "),
-                );
-            }
-        };
-    let lab = Lab::builder().cameras([CameraKind::H264]).server(server).start().await.expect("a fleet");
+    let mut lab = Lab::builder().cameras([CameraKind::H264]).server(server).start().await.expect("a fleet");
     let truth = lab.record_camera("cam1").await.expect("owned");
     let owner = lab.url_at_owner("cam1").await.expect("owned");
     let mut kept = FfmpegReader::start("truth", &owner, VideoCodec::H264, lab.folder(), &lab.logs()).expect("it runs");
@@ -112,7 +116,7 @@ async fn opencv_pyav_and_gstreamer_read_through_a_drain_and_miss_no_frame() {
             let recipe = Recipe::new("gstreamer", program).args(pipeline.split_whitespace());
             readers.push(Reader::start(recipe, &lab, gst, 1_000));
         }
-        Err(error) => notes::skipped("GStreamer through a drain", &format!("{error:#}")),
+        Err(error) => notes::skipped("GStreamer at the relay", &format!("{error:#}")),
     }
     for reader in &mut readers {
         reader.wait_for_more(AT_REST).await;
@@ -124,6 +128,14 @@ async fn opencv_pyav_and_gstreamer_read_through_a_drain_and_miss_no_frame() {
         drain::run(&lab.node(&node).expect("there").agent, "test", DRAIN_WITHIN, |_| {}).await.expect("it ends");
     assert_eq!(record.outcome, DrainOutcome::Completed);
     assert!(record.legs.iter().any(|leg| matches!(leg.how, LegEnd::Moved(_))), "{record:#?}");
+    for reader in &mut readers {
+        reader.wait_for_more(AT_REST).await;
+    }
+
+    let legs = lab.legs_of("cam1").await.expect("answered");
+    let node = lab.node_mut(&legs[0].0).expect("there");
+    node.server.process.kill();
+    node.agent.process.kill();
     for reader in &mut readers {
         reader.wait_for_more(AT_REST).await;
     }
@@ -155,7 +167,7 @@ async fn opencv_pyav_and_gstreamer_read_through_a_drain_and_miss_no_frame() {
             assert!(found.is_perfect(), "{name}: {found:#?}");
             found.received as usize
         };
-        notes::ran(&format!("{name} from the relay through a drain: {frames} frames, 0 lost"));
+        notes::ran(&format!("{name} from the relay through a drain and a crash, on {kind}: {frames} frames, 0 lost"));
     }
 }
 

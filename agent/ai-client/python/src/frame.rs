@@ -7,19 +7,22 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBytes, PyList};
 
+/// Copying so many bytes takes some 50 us, several times what it costs to give the GIL away and get it back.
+const LARGE: usize = 256 * 1024;
+
 /// One access unit: an encoded picture, or a piece of sound.
 #[pyclass(frozen, module = "mtxfleet")]
 pub(crate) struct Frame {
     frame: client::Frame,
     /// Missing frames right before this one.
     #[pyo3(get)]
-    gap: Option<Py<Discontinuity>>,
+    gap: Option<Discontinuity>,
     /// Made when first asked for: many programs pass most frames by.
     data: PyOnceLock<Py<PyBytes>>,
 }
 
 impl Frame {
-    pub(crate) fn new(frame: client::Frame, gap: Option<Py<Discontinuity>>) -> Self {
+    pub(crate) fn new(frame: client::Frame, gap: Option<Discontinuity>) -> Self {
         Self { frame, gap, data: PyOnceLock::new() }
     }
 }
@@ -56,21 +59,44 @@ impl Frame {
         self.frame.keyframe
     }
 
+    /// Handed over before; comes again for the decoder only.
+    #[getter]
+    fn decode_only(&self) -> bool {
+        self.frame.decode_only
+    }
+
+    /// Taken while, or shortly before, this worker was away: an earlier life may have had it.
+    #[getter]
+    fn replayed(&self) -> bool {
+        self.frame.replayed
+    }
+
+    /// It comes from a recording.
+    #[getter]
+    fn recorded(&self) -> bool {
+        self.frame.recorded
+    }
+
+    /// This frame and all before it on its track are finished with.
+    fn done(&self) {
+        self.frame.done();
+    }
+
     /// H.264 and H.265: NAL units behind start codes (Annex B). Others: the payloads of its packets, joined.
     #[getter]
-    fn data(&self, python: Python<'_>) -> Py<PyBytes> {
-        let made = self.data.get_or_init(python, || match &self.frame.data {
-            Data::AnnexB(bytes) => PyBytes::new(python, bytes).unbind(),
-            Data::Payloads(payloads) => PyBytes::new(python, &payloads.concat()).unbind(),
-        });
-        made.clone_ref(python)
+    fn data(&self, python: Python<'_>) -> PyResult<Py<PyBytes>> {
+        let made = self.data.get_or_try_init(python, || match &self.frame.data {
+            Data::AnnexB(bytes) => copied(python, bytes),
+            Data::Payloads(payloads) => copied(python, &payloads.concat()),
+        })?;
+        Ok(made.clone_ref(python))
     }
 
     /// One `bytes` for each RTP packet; of H.264 and H.265 one for the whole frame.
     #[getter]
     fn payloads<'py>(&self, python: Python<'py>) -> PyResult<Bound<'py, PyList>> {
         match &self.frame.data {
-            Data::AnnexB(_) => PyList::new(python, [self.data(python)]),
+            Data::AnnexB(_) => PyList::new(python, [self.data(python)?]),
             Data::Payloads(payloads) => PyList::new(python, payloads.iter().map(|bytes| PyBytes::new(python, bytes))),
         }
     }
@@ -92,8 +118,21 @@ impl Frame {
     }
 }
 
+/// One copy, and other threads of Python run meanwhile where it takes long enough.
+fn copied(python: Python<'_>, bytes: &[u8]) -> PyResult<Py<PyBytes>> {
+    let made = PyBytes::new_with(python, bytes.len(), |to| {
+        if bytes.len() < LARGE {
+            to.copy_from_slice(bytes);
+        } else {
+            python.detach(|| to.copy_from_slice(bytes));
+        }
+        Ok(())
+    });
+    Ok(made?.unbind())
+}
+
 /// A place where frames are missing, or may be.
-#[pyclass(frozen, get_all, module = "mtxfleet")]
+#[pyclass(frozen, get_all, module = "mtxfleet", from_py_object)]
 #[derive(Debug, Clone)]
 pub(crate) struct Discontinuity {
     /// Index into `Stream.tracks`.
@@ -115,10 +154,64 @@ impl Discontinuity {
     }
 }
 
+impl Discontinuity {
+    pub(crate) const fn track(&self) -> usize {
+        self.track
+    }
+
+    /// This one and the next, with no frame between them, as one.
+    pub(crate) fn and(self, next: &Self) -> Self {
+        let lost_packets = self.lost_packets.zip(next.lost_packets).map(|(first, second)| first + second);
+        let kind = if next.kind == UNPROVEN { UNPROVEN } else { self.kind };
+        Self { lost_packets, kind, before: next.before, ..self }
+    }
+}
+
 impl From<client::Discontinuity> for Discontinuity {
     fn from(gap: client::Discontinuity) -> Self {
         let client::Discontinuity { track, after, before, lost_packets, kind } = gap;
         Self { track, after, before, lost_packets, kind: self::kind(kind) }
+    }
+}
+
+const UNPROVEN: &str = "unproven_switch";
+
+/// Where a stream with checkpoints began.
+#[pyclass(frozen, get_all, module = "mtxfleet")]
+#[derive(Debug, Default)]
+pub(crate) struct Start {
+    /// `live`, `resumed` or `unknown`.
+    kind: &'static str,
+    /// Resumed: frames finished with in earlier lives.
+    done: u64,
+    /// Resumed: `Frame.rtp_time` of the last of them.
+    after: Option<i64>,
+    /// Resumed: seconds since 1970 when that was taken.
+    at: Option<f64>,
+    /// Unknown: why.
+    why: Option<String>,
+}
+
+#[pymethods]
+impl Start {
+    fn __repr__(&self) -> String {
+        match (self.kind, &self.why) {
+            ("resumed", _) => format!("<Start resumed after {} frames>", self.done),
+            (kind, Some(why)) => format!("<Start {kind}: {why}>"),
+            (kind, None) => format!("<Start {kind}>"),
+        }
+    }
+}
+
+impl From<&client::Start> for Start {
+    fn from(start: &client::Start) -> Self {
+        match start {
+            client::Start::Live => Self { kind: "live", ..Self::default() },
+            client::Start::Resumed { done, after, at } => {
+                Self { kind: "resumed", done: *done, after: Some(*after), at: seconds(*at), why: None }
+            }
+            client::Start::Unknown { why } => Self { kind: "unknown", why: Some(why.clone()), ..Self::default() },
+        }
     }
 }
 
@@ -175,6 +268,6 @@ fn seconds(time: SystemTime) -> Option<f64> {
 fn kind(kind: DiscontinuityKind) -> &'static str {
     match kind {
         DiscontinuityKind::Lost => "lost",
-        DiscontinuityKind::UnprovenSwitch => "unproven_switch",
+        DiscontinuityKind::UnprovenSwitch => UNPROVEN,
     }
 }

@@ -30,11 +30,3 @@ pub(crate) fn runtime() -> PyResult<&'static Runtime> {
     }
     Ok(runtime)
 }
-
-/// The same threads carry what asyncio waits for.
-pub(crate) fn for_asyncio() -> PyResult<()> {
-    let runtime = runtime()?;
-    // Refused when it was done before.
-    let _ = pyo3_async_runtimes::tokio::init_with_runtime(runtime);
-    Ok(())
-}

@@ -1,26 +1,34 @@
 //! One stream, for blocking callers and for asyncio.
 //!
-//! Waiting and taking are apart: [`Shared::fill`] waits until there is something and leaves it in [`Got`], from where it
-//! is taken with the GIL held. A wait that is cancelled, by Ctrl-C or by asyncio, loses nothing, and whoever only asks
-//! for figures waits for nobody.
+//! Waiting and taking are apart: [`Shared::fill`] waits until there is something and leaves all that is there in [`Got`],
+//! from where it is taken one by one with the GIL held, which is released only to wait. A wait that is cancelled, by
+//! Ctrl-C or by asyncio, loses nothing, and whoever only asks for figures waits for nobody.
 
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
-use mtxfleet_ai_client::{self as client, Credentials, Item, StreamConfig, Via};
-use pyo3::exceptions::{PyRuntimeError, PyTimeoutError, PyValueError};
+use futures::FutureExt as _;
+use mtxfleet_ai_client::{self as client, Item, StreamConfig};
+use pyo3::exceptions::{PyRuntimeError, PyTimeoutError};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 
+use crate::bell::Bell;
 use crate::errors::to_python;
-use crate::frame::{Discontinuity, Frame, Track};
-use crate::runtime::{for_asyncio, runtime};
+use crate::figures;
+use crate::frame::{Discontinuity, Frame, Start, Track};
+use crate::options::{Options, duration};
+use crate::runtime::runtime;
 
 /// Python runs its signal handlers (Ctrl-C) this often while nothing comes.
 const SIGNALS_EVERY: Duration = Duration::from_millis(100);
+
+/// Items taken over in one wait. They wait here beside the `buffer` of the library.
+const BATCH: usize = 32;
 
 /// A stream with its GIL-free machinery. `mtxfleet.Stream` is what programs use.
 #[pyclass(frozen, module = "mtxfleet")]
@@ -39,15 +47,16 @@ struct Shared {
 
 #[derive(Debug, Default)]
 struct Got {
-    found: Option<Result<client::Frame, client::Error>>,
-    /// Gaps whose frame has not come yet.
-    gaps: Vec<client::Discontinuity>,
+    items: VecDeque<Result<Item, client::Error>>,
+    /// Given already, and to be given again with the next frame of their track.
+    gaps: Vec<Discontinuity>,
 }
 
 /// What can be asked while somebody else waits for a frame.
 #[derive(Debug)]
 struct Opened {
     tracks: Vec<client::Track>,
+    start: client::Start,
     status: watch::Receiver<client::Status>,
 }
 
@@ -60,54 +69,18 @@ enum Phase {
     Over,
 }
 
+/// What a program is given, in order.
+#[derive(IntoPyObject)]
+pub(crate) enum Taken {
+    Frame(Frame),
+    Gap(Discontinuity),
+}
+
 #[pymethods]
 impl Source {
     #[new]
-    #[pyo3(signature = (
-        stream, worker, url, cluster, *, redis=None, agents=Vec::new(), worker_token=None, via="direct", user=None,
-        password=None, buffer=256, open_timeout=15.0, leg_timeout=10.0, cover_timeout=20.0, silence_timeout=6.0,
-        give_up_after=None
-    ))]
-    #[expect(clippy::too_many_arguments, reason = "keyword arguments of Python")]
-    fn new(
-        stream: String,
-        worker: String,
-        url: String,
-        cluster: String,
-        redis: Option<String>,
-        agents: Vec<String>,
-        worker_token: Option<String>,
-        via: &str,
-        user: Option<String>,
-        password: Option<String>,
-        buffer: usize,
-        open_timeout: f64,
-        leg_timeout: f64,
-        cover_timeout: f64,
-        silence_timeout: f64,
-        give_up_after: Option<f64>,
-    ) -> PyResult<Self> {
-        let via = match via {
-            "direct" => Via::Direct,
-            "stable-url" => Via::StableUrl,
-            other => return Err(PyValueError::new_err(format!("via: {other:?}; write \"direct\" or \"stable-url\""))),
-        };
-        let credentials = user.map(|user| Credentials { user, password: password.unwrap_or_default() });
-        let config = StreamConfig {
-            redis,
-            agents,
-            worker_token,
-            via,
-            credentials,
-            buffer,
-            open_timeout: duration("open_timeout", open_timeout)?,
-            leg_timeout: duration("leg_timeout", leg_timeout)?,
-            cover_timeout: duration("cover_timeout", cover_timeout)?,
-            silence_timeout: duration("silence_timeout", silence_timeout)?,
-            give_up_after: give_up_after.map(|limit| duration("give_up_after", limit)).transpose()?,
-            ..StreamConfig::new(stream, worker, url, cluster)
-        };
-        config.check().map_err(|error| to_python(&error))?;
+    fn new(options: Options) -> PyResult<Self> {
+        let config = StreamConfig::try_from(options)?;
         Ok(Self(Arc::new(Shared {
             phase: tokio::sync::Mutex::new(Phase::Configured(Box::new(config))),
             got: Mutex::default(),
@@ -121,46 +94,66 @@ impl Source {
         self.wait(python, None, Wait::Open)
     }
 
-    /// The same for asyncio.
-    fn open_async<'py>(&self, python: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        self.wait_async(python, Wait::Open)
+    /// The same for asyncio: `bell` rings when it is open, or could not be.
+    fn open_async(&self, bell: &Bell) -> PyResult<()> {
+        let shared = Arc::clone(&self.0);
+        bell.after(async move { shared.reach(Wait::Open).await })
     }
 
-    /// The next frame, waited for with the GIL released; `None` once the stream was closed.
+    /// The next frame or discontinuity, waited for with the GIL released; `None` once the stream was closed.
     #[pyo3(signature = (timeout=None))]
-    fn next(&self, python: Python<'_>, timeout: Option<f64>) -> PyResult<Option<Frame>> {
+    fn next(&self, python: Python<'_>, timeout: Option<f64>) -> PyResult<Option<Taken>> {
+        // Refused in a fork, whatever came before it.
+        runtime()?;
+        if let Some(taken) = self.take()? {
+            return Ok(Some(taken));
+        }
         let limit = timeout.map(|limit| duration("timeout", limit)).transpose()?;
-        self.wait(python, limit, Wait::Frame)?;
-        self.take(python)
+        self.wait(python, limit, Wait::Item)?;
+        self.take()
     }
 
-    /// For asyncio: done when [`Source::take`] has something to give.
-    fn ready_async<'py>(&self, python: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        self.wait_async(python, Wait::Frame)
+    /// For asyncio: `bell` rings when [`Source::take`] has something to give, or the stream is over.
+    fn ready_async(&self, bell: &Bell) -> PyResult<()> {
+        let shared = Arc::clone(&self.0);
+        bell.after(async move { shared.reach(Wait::Item).await })
     }
 
-    /// What was waited for; `None` when that was the end.
-    fn take(&self, python: Python<'_>) -> PyResult<Option<Frame>> {
+    /// What has come and was not taken yet, if anything.
+    fn take(&self) -> PyResult<Option<Taken>> {
         let mut got = self.0.got();
-        let Some(found) = got.found.take() else { return Ok(None) };
-        let frame = found.map_err(|error| to_python(&error))?;
-        let gap = got.gaps.iter().position(|gap| gap.track == frame.track).map(|at| got.gaps.remove(at));
-        drop(got);
-        let gap = gap.map(|gap| Py::new(python, Discontinuity::from(gap))).transpose()?;
-        Ok(Some(Frame::new(frame, gap)))
+        match got.items.pop_front() {
+            None => Ok(None),
+            Some(Err(error)) => Err(to_python(&error)),
+            Some(Ok(Item::Discontinuity(gap))) => {
+                let gap = Discontinuity::from(gap);
+                got.gaps.push(gap.clone());
+                Ok(Some(Taken::Gap(gap)))
+            }
+            Some(Ok(Item::Frame(frame))) if got.gaps.is_empty() => Ok(Some(Taken::Frame(Frame::new(frame, None)))),
+            Some(Ok(Item::Frame(frame))) => {
+                let before = got.gaps.extract_if(.., |gap| gap.track() == frame.track);
+                let gap = before.reduce(|whole, next| whole.and(&next));
+                Ok(Some(Taken::Frame(Frame::new(frame, gap))))
+            }
+        }
     }
 
-    /// Closes the connections and sends the last reports; a few seconds at most. What waits elsewhere ends.
+    /// Closes the connections and sends the last reports; a few seconds at most. What waits elsewhere ends. Interrupted
+    /// by Ctrl-C, it goes on behind the program's back.
     fn close(&self, python: Python<'_>) -> PyResult<()> {
         let runtime = runtime()?;
-        python.detach(|| runtime.block_on(self.0.close()));
+        let shared = Arc::clone(&self.0);
+        let mut closing = runtime.spawn(async move { shared.close().await });
+        while python.detach(|| runtime.block_on(async { timeout(SIGNALS_EVERY, &mut closing).await })).is_err() {
+            python.check_signals()?;
+        }
         Ok(())
     }
 
-    fn close_async<'py>(&self, python: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        for_asyncio()?;
+    fn close_async(&self, bell: &Bell) -> PyResult<()> {
         let shared = Arc::clone(&self.0);
-        pyo3_async_runtimes::tokio::future_into_py(python, async move {
+        bell.after(async move {
             shared.close().await;
             Ok(())
         })
@@ -169,6 +162,11 @@ impl Source {
     #[getter]
     fn tracks(&self) -> PyResult<Vec<Track>> {
         Ok(self.0.opened()?.tracks.iter().map(Track::from).collect())
+    }
+
+    #[getter]
+    fn start(&self) -> PyResult<Start> {
+        Ok(Start::from(&self.0.opened()?.start))
     }
 
     /// Totals since the start.
@@ -181,7 +179,33 @@ impl Source {
         dict.set_item("unproven_handovers", counters.unproven_handovers)?;
         dict.set_item("lost_packets", counters.lost_packets)?;
         dict.set_item("duplicates_dropped", counters.duplicates_dropped)?;
+        dict.set_item("replayed", counters.replayed)?;
         Ok(dict)
+    }
+
+    /// The figures that Prometheus gets, by their names there.
+    #[getter]
+    fn metrics<'py>(&self, python: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let dict = PyDict::new(python);
+        let status = self.0.opened()?.status.borrow().clone();
+        for (name, value) in status.figures() {
+            dict.set_item(name, value)?;
+        }
+        Ok(dict)
+    }
+
+    #[getter]
+    fn state(&self) -> &'static str {
+        let Some(opened) = self.0.opened.get() else {
+            return "opening";
+        };
+        match opened.status.borrow().state {
+            client::State::Opening => "opening",
+            client::State::Live => "live",
+            client::State::Moving => "moving",
+            client::State::Reconnecting => "reconnecting",
+            client::State::Closed => "closed",
+        }
     }
 
     /// Id of the connection that delivers; `None` while none does.
@@ -195,7 +219,7 @@ impl Source {
 #[derive(Debug, Clone, Copy)]
 enum Wait {
     Open,
-    Frame,
+    Item,
 }
 
 impl Source {
@@ -211,17 +235,9 @@ impl Source {
             }
             python.check_signals()?;
             if left.is_some_and(|left| left <= step) {
-                return Err(PyTimeoutError::new_err("no frame came in time"));
+                return Err(PyTimeoutError::new_err("no frame came in time; nothing is lost, so ask again"));
             }
         }
-    }
-
-    fn wait_async<'py>(&self, python: Python<'py>, what: Wait) -> PyResult<Bound<'py, PyAny>> {
-        for_asyncio()?;
-        let shared = Arc::clone(&self.0);
-        pyo3_async_runtimes::tokio::future_into_py(python, async move {
-            shared.reach(what).await.map_err(|error| to_python(&error))
-        })
     }
 }
 
@@ -235,7 +251,7 @@ impl Shared {
             reached = async {
                 let mut phase = self.phase.lock().await;
                 self.open(&mut phase).await?;
-                if matches!(what, Wait::Frame) {
+                if matches!(what, Wait::Item) {
                     self.fill(&mut phase).await;
                 }
                 Ok(())
@@ -256,23 +272,38 @@ impl Shared {
                     let opened = opening.await.unwrap_or(Err(client::Error::Task));
                     *phase = Phase::Over;
                     let stream = opened?;
+                    figures::all().add(&stream);
+                    let (tracks, start) = (stream.tracks().to_vec(), stream.start().clone());
                     // Opened once only.
-                    let _ = self.opened.set(Opened { tracks: stream.tracks().to_vec(), status: stream.watch() });
+                    let _ = self.opened.set(Opened { tracks, start, status: stream.watch() });
                     *phase = Phase::Open(Box::new(stream));
                 }
             }
         }
     }
 
-    /// Waits until a frame, an error or the end is there. Cancel-safe: nothing is awaited with a frame in hand.
+    /// Waits until a frame, a gap, an error or the end is there, and takes along what has come as well. Cancel-safe:
+    /// nothing is awaited with an item in hand.
     async fn fill(&self, phase: &mut Phase) {
-        while self.got().found.is_none() {
-            let Phase::Open(stream) = phase else { return };
-            match stream.next().await {
-                Some(Ok(Item::Frame(frame))) => self.got().found = Some(Ok(frame)),
-                Some(Ok(Item::Discontinuity(gap))) => self.got().gaps.push(gap),
-                Some(Err(error)) => self.got().found = Some(Err(error)),
-                None => *phase = Phase::Over,
+        if !self.got().items.is_empty() {
+            return;
+        }
+        let Phase::Open(stream) = phase else { return };
+        let mut next = stream.next().await;
+        loop {
+            let Some(item) = next else {
+                *phase = Phase::Over;
+                return;
+            };
+            let mut got = self.got();
+            got.items.push_back(item);
+            if got.items.len() >= BATCH {
+                return;
+            }
+            drop(got);
+            match stream.next().now_or_never() {
+                Some(more) => next = more,
+                None => return,
             }
         }
     }
@@ -285,7 +316,7 @@ impl Shared {
             Phase::Opening(opening) => opening.abort(),
             Phase::Configured(_) | Phase::Over => {}
         }
-        self.got().found = None;
+        self.got().items.clear();
     }
 
     fn got(&self) -> MutexGuard<'_, Got> {
@@ -298,9 +329,4 @@ impl Shared {
             PyRuntimeError::new_err("the stream is not open yet; iterate over it, or use it with `with`")
         })
     }
-}
-
-fn duration(name: &str, seconds: f64) -> PyResult<Duration> {
-    Duration::try_from_secs_f64(seconds)
-        .map_err(|_| PyValueError::new_err(format!("{name}: {seconds} is no number of seconds of 0 or more")))
 }

@@ -49,7 +49,8 @@ pub(super) fn in_order(via: Via, named: &LegNotice, draining: &BTreeSet<NodeId>)
     if via == Via::StableUrl {
         return vec![Target::StableUrl; if owner_only { 0 } else { STABLE_TRIES }].into();
     }
-    let usable = named.candidates.iter().filter(|candidate| !draining.contains(&candidate.node));
+    // A camera's next owner is in service, whatever was heard of it before.
+    let usable = named.candidates.iter().filter(|candidate| owner_only || !draining.contains(&candidate.node));
     let (mut warm, cold): (Vec<&Candidate>, Vec<&Candidate>) = usable.partition(|candidate| candidate.warm);
     let score = |candidate: &Candidate| rendezvous_score(named.leg.as_str(), candidate.node.as_str(), 1.0);
     warm.sort_by(|a, b| score(b).total_cmp(&score(a)));

@@ -355,6 +355,29 @@ fn a_bridge_that_nobody_orders_back_ends_with_its_drain_or_after_a_while() {
 }
 
 #[test]
+fn a_bridge_ends_when_the_cameras_were_handed_over_and_is_none_the_less_one_at_the_owner_after_that() {
+    let mut script = Script::bridged();
+    let leaves = vec![LegNotice { reason: MoveReason::NodeLeaves, ..named("2", &[("c", true)]) }];
+    let order = MoveOrder { drain: id("d2"), node: id("b"), legs: leaves };
+    assert_eq!(script.event(30, EventKind::DrainMove(order)), ["open 3 c (c:554)"]);
+    assert_eq!(script.takes_over(40, "3"), ["close 2", "moved d2 2 to 3 at c"]);
+    let over = EventKind::CamerasHandedOver { hand_over: id("d1"), record: None };
+    assert_eq!(script.event(50, over), [""; 0]);
+    assert_eq!(script.on(60, Input::Tick), ["open 4 stable URL"], "it is at home at a distribution node");
+}
+
+#[test]
+fn a_camera_comes_back_to_an_owner_that_handed_it_over_before() {
+    let mut script = Script::bridged();
+    assert_eq!(script.owner(30, MoveReason::OwnerChanged, "2", &[("c", true)]), ["open 3 c (c:554)"]);
+    script.takes_over(40, "3");
+    // That the hand-over from `a` was over never arrived.
+    let legs = vec![LegNotice { reason: MoveReason::OwnerChanges, ..named("3", &[("a", true)]) }];
+    let order = MoveOrder { drain: id("d2"), node: id("b"), legs };
+    assert_eq!(script.event(50, EventKind::DrainMove(order)), ["open 4 a (a:554)"]);
+}
+
+#[test]
 fn a_camera_that_was_sent_elsewhere_is_reported_when_it_delivers_again() {
     let mut script = Script::live(LIMITS);
     let legs = vec![LegNotice { reason: MoveReason::CameraLeaves, ..named("1", &[]) }];

@@ -184,3 +184,27 @@ async fn a_frame_counts_as_done_when_the_next_is_asked_for_unless_the_applicatio
     }
     Ok(())
 }
+
+#[tokio::test]
+async fn a_checkpoint_is_written_after_so_many_frames_or_so_much_time_whichever_comes_first() -> Result<()> {
+    let Some(scene) = Scene::start("worker library: when checkpoints are written").await? else { return Ok(()) };
+    let (never, soon) = (Duration::from_secs(3600), Duration::from_millis(200));
+    for (every_frames, every, frames) in [(10, never, 10), (u64::MAX, soon, 3)] {
+        let folder = tempfile::tempdir()?;
+        let journal = Some(folder.path().to_owned());
+        let checkpoints = Checkpoints { every_frames, every, journal, ..Checkpoints::explicit() };
+        let config = StreamConfig { checkpoints: Some(checkpoints), ..scene.config.clone() };
+        let mut stream = scene.stream(config).await?;
+        work(&mut stream, frames).await?;
+        wait_for("the journal", BOUND, async || -> Result<()> {
+            let file = std::fs::read_dir(folder.path())?.next().context("none")??;
+            let page: serde_json::Value = serde_json::from_slice(&std::fs::read(file.path())?)?;
+            let done = page["checkpoint"]["done"].as_u64();
+            anyhow::ensure!(done == Some(frames as u64), "{page}");
+            Ok(())
+        })
+        .await?;
+        stream.close().await;
+    }
+    Ok(())
+}

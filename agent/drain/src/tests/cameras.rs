@@ -10,73 +10,103 @@ use mtxfleet_wire::{
 use proptest::prelude::*;
 
 use super::world::{LOOK_EVERY, candidate};
-use crate::{Action, Drain, IngestionSide, Observation, ObservedCamera, ObservedLeg, Order, Owner, Pull, Settings};
+use crate::{
+    Action, Drain, HandOver, IngestionSide, Observation, ObservedCamera, ObservedLeg, Order, Owner, Pull, Settings,
+};
 
-fn id<T: std::str::FromStr>(text: &str) -> T {
+pub(super) fn id<T: std::str::FromStr>(text: &str) -> T {
     text.parse().ok().expect("valid")
 }
 
 /// Looks after which somebody acts; `None`: never.
-type Patience = Option<u32>;
+pub(super) type Patience = Option<u32>;
 
 #[derive(Debug, Clone)]
-struct Camera {
+pub(super) struct Camera {
     source: CameraSource,
-    here: bool,
+    pub(super) here: bool,
     /// The next owner has it, after so many looks of the drain; or after so many looks of its disconnection.
-    elsewhere_after: Patience,
-    elsewhere_since: Option<Duration>,
+    pub(super) elsewhere_after: Patience,
+    pub(super) elsewhere_since: Option<Duration>,
     gone_at: Option<u32>,
     /// Nodes that pull it from here.
     pulls: BTreeSet<&'static str>,
 }
 
 #[derive(Debug, Clone)]
-struct Worker {
-    name: String,
+pub(super) struct Worker {
+    pub(super) name: String,
     stream: String,
     leg: LegId,
     /// `None`: at the draining node.
-    at: Option<&'static str>,
-    obeys_after: Patience,
-    ordered: Option<(u32, LegNotice)>,
+    pub(super) at: Option<&'static str>,
+    pub(super) obeys_after: Patience,
+    pub(super) ordered: Option<(u32, LegNotice)>,
 }
 
-const NODES: [&str; 3] = ["dist-1", "dist-2", "dist-3"];
-const OWNER: &str = "ingest-2";
+pub(super) const NODES: [&str; 3] = ["dist-1", "dist-2", "dist-3"];
+pub(super) const OWNER: &str = "ingest-2";
 
-struct World {
-    now: Duration,
+pub(super) struct World {
+    pub(super) now: Duration,
     looks: u32,
-    cameras: BTreeMap<String, Camera>,
-    workers: Vec<Worker>,
+    pub(super) cameras: BTreeMap<String, Camera>,
+    pub(super) workers: Vec<Worker>,
     drain: Drain,
+    /// In the place of the drain.
+    pub(super) hand_over: Option<HandOver>,
     log: Vec<Action>,
     /// Workers that were cut off by something that the drain did.
-    cut: Vec<String>,
+    pub(super) cut: Vec<String>,
     legs: u32,
     /// What the draining node knows of legs elsewhere is so many looks old.
-    lag: usize,
+    pub(super) lag: usize,
+    /// Bits per second that the next owner can take on.
+    pub(super) spare: u64,
     heard: VecDeque<(Vec<ObservedLeg>, BTreeMap<StreamName, Owner>)>,
     most_away: usize,
+    /// Distribution nodes relay, and are at the next owner so many looks after it has the camera.
+    relays: Option<Patience>,
 }
 
 impl World {
-    fn new(settings: Settings) -> Self {
+    pub(super) fn new(settings: Settings) -> Self {
         let order = Order { drain: id("d1"), node: id("ingest-1"), reason: "test".into(), forced: false, plan: None };
         let (drain, log) = Drain::begin(order, settings, Mono(Duration::ZERO), UnixMillis(1_000_000));
         let (cameras, workers, cut, heard) = Default::default();
-        Self { now: Duration::ZERO, looks: 0, cameras, workers, drain, log, cut, legs: 0, lag: 0, heard, most_away: 0 }
+        Self {
+            now: Duration::ZERO,
+            looks: 0,
+            cameras,
+            workers,
+            drain,
+            hand_over: None,
+            log,
+            cut,
+            legs: 0,
+            lag: 0,
+            spare: 1_000_000_000,
+            heard,
+            most_away: 0,
+            relays: None,
+        }
     }
 
-    fn camera(mut self, name: &str, source: CameraSource, elsewhere_after: Patience) -> Self {
+    /// The node stays in service, and hands over what its next owner delivers.
+    pub(super) fn handing_over(settings: Settings) -> Self {
+        let hand_over =
+            HandOver::begin(id("d1"), id("ingest-1"), settings.clone(), Mono(Duration::ZERO), UnixMillis(1_000_000));
+        Self { hand_over: Some(hand_over), ..Self::new(settings) }
+    }
+
+    pub(super) fn camera(mut self, name: &str, source: CameraSource, elsewhere_after: Patience) -> Self {
         let (here, pulls) = (true, BTreeSet::new());
         let camera = Camera { source, here, elsewhere_after, elsewhere_since: None, gone_at: None, pulls };
         self.cameras.insert(name.to_owned(), camera);
         self
     }
 
-    fn worker(mut self, stream: &str, at: Option<&'static str>, obeys_after: Patience) -> Self {
+    pub(super) fn worker(mut self, stream: &str, at: Option<&'static str>, obeys_after: Patience) -> Self {
         let (name, leg) = (format!("w{}", self.workers.len()), self.new_leg());
         self.workers.push(Worker { name, stream: stream.to_owned(), leg, at, obeys_after, ordered: None });
         if let Some(node) = at {
@@ -90,21 +120,35 @@ impl World {
         id(&format!("leg-{}", self.legs))
     }
 
-    fn wall(&self) -> UnixMillis {
+    pub(super) fn wall(&self) -> UnixMillis {
         UnixMillis(1_000_000 + self.now.as_millis() as u64)
     }
 
-    fn look(&mut self) -> Vec<Action> {
+    pub(super) fn look(&mut self) -> Vec<Action> {
         self.now += LOOK_EVERY;
         self.looks += 1;
         self.cameras_act();
         self.workers_act();
         let seen = self.seen();
-        let actions = self.drain.observe(&seen);
+        let is_elsewhere = |(_, camera): &(&String, &Camera)| camera.here && camera.elsewhere_since.is_some();
+        let elsewhere = self.cameras.iter().filter(is_elsewhere).map(|(name, _)| id(name));
+        let actions = match &mut self.hand_over {
+            None => self.drain.observe(&seen),
+            Some(hand_over) => {
+                hand_over.take_in(elsewhere, Mono(self.now));
+                hand_over.observe(&seen)
+            }
+        };
         for action in &actions {
             self.obey(action);
         }
-        for stream in self.drain.let_go() {
+        let let_go: Vec<StreamName> = match &self.hand_over {
+            None => self.drain.let_go(),
+            Some(hand_over) => {
+                self.cameras.keys().map(|name| id(name)).filter(|name| hand_over.may_let_go(name)).collect()
+            }
+        };
+        for stream in let_go {
             let camera = self.cameras.get_mut(stream.as_str()).expect("known");
             if std::mem::replace(&mut camera.here, false) {
                 let pulls = std::mem::take(&mut camera.pulls);
@@ -121,7 +165,13 @@ impl World {
     }
 
     fn cameras_act(&mut self) {
+        let relays_come = self.relays.flatten().map(|looks| LOOK_EVERY * looks);
         for camera in self.cameras.values_mut() {
+            if let (Some(after), Some(since)) = (relays_come, camera.elsewhere_since)
+                && self.now >= since + after
+            {
+                camera.pulls.clear();
+            }
             let since = match camera.source {
                 CameraSource::Pulled => Some(0),
                 CameraSource::Pushed => camera.gone_at,
@@ -159,7 +209,14 @@ impl World {
                 counters: StitchCounters::default(),
             });
         }
-        reports.into_iter().for_each(|report| self.drain.worker_reported(report));
+        reports.into_iter().for_each(|report| self.told(report));
+    }
+
+    fn told(&mut self, report: WorkerReport) {
+        match &mut self.hand_over {
+            None => self.drain.worker_reported(report),
+            Some(hand_over) => hand_over.worker_reported(report),
+        }
     }
 
     fn observed(&self, worker: &Worker) -> ObservedLeg {
@@ -194,13 +251,18 @@ impl World {
             pulls: camera
                 .pulls
                 .iter()
-                .map(|node| Pull { session: format!("pull {node} {name}"), node: id(node) })
+                .map(|node| Pull {
+                    session: format!("pull {node} {name}"),
+                    node: id(node),
+                    moves: self.relays.is_some(),
+                })
                 .collect(),
         });
         let cameras: Vec<ObservedCamera> = cameras.collect();
         let pulled = |leg: &&ObservedLeg| {
             let of_stream = cameras.iter().filter(|camera| camera.stream == leg.stream);
-            of_stream.flat_map(|camera| &camera.pulls).any(|pull| Some(&pull.node) == leg.at.as_ref())
+            let mut pulls = of_stream.flat_map(|camera| &camera.pulls).filter(|pull| !pull.moves);
+            pulls.any(|pull| Some(&pull.node) == leg.at.as_ref())
         };
         let owner: NodeId = id(OWNER);
         let side = IngestionSide {
@@ -216,7 +278,7 @@ impl World {
             wall: self.wall(),
             looked: Some(Mono(self.now)),
             legs,
-            candidates: vec![candidate(OWNER, Some(1_000_000_000), &[])],
+            candidates: vec![candidate(OWNER, Some(self.spare), &[])],
             ingestion: Some(side),
             ..Observation::default()
         }
@@ -226,7 +288,7 @@ impl World {
         match action {
             Action::Notify(legs) => {
                 for notice in legs {
-                    self.drain.worker_reported(WorkerReport::Acknowledged {
+                    self.told(WorkerReport::Acknowledged {
                         drain: id("d1"),
                         worker: notice.worker.clone(),
                         leg: notice.leg.clone(),
@@ -307,7 +369,7 @@ impl World {
         self.log.extend(actions);
     }
 
-    fn reasons(&self) -> Vec<MoveReason> {
+    pub(super) fn reasons(&self) -> Vec<MoveReason> {
         let legs = self.log.iter().filter_map(|action| if let Action::Move(legs) = action { Some(legs) } else { None });
         legs.flatten().map(|leg| leg.reason).collect()
     }
@@ -329,6 +391,33 @@ fn workers_bridge_the_change_of_owner_and_come_back_and_none_is_cut() {
     assert_eq!(at, [Some("dist-1"), Some("dist-2")], "each is back where it was");
     let ways: BTreeSet<String> = record.legs.iter().map(|leg| format!("{:?}", leg.how)).collect();
     assert_eq!(ways.len(), 3, "to the owner, and back to two nodes: {ways:?}");
+    assert_eq!(record.cameras[0].how, CameraEnd::At(id(OWNER)));
+    assert!(record.phases.iter().all(|phase| !phase.timed_out), "{:#?}", record.phases);
+}
+
+#[test]
+fn relays_come_to_the_next_owner_by_themselves_and_nobody_behind_them_is_told_or_cut() {
+    let mut world = World::new(Settings::default())
+        .camera("cam1", Pulled, Some(20))
+        .worker("cam1", Some("dist-1"), Some(3))
+        .worker("cam1", Some("dist-2"), Some(3));
+    world.relays = Some(Some(100));
+    let record = world.run();
+    let told = |action: &&Action| matches!(action, Action::Move(_) | Action::Disconnect { .. });
+    assert_eq!(world.log.iter().find(told), None);
+    assert_eq!(world.cut, Vec::<String>::new());
+    assert_eq!(record.cameras[0].how, CameraEnd::At(id(OWNER)));
+    assert!(world.now > LOOK_EVERY * 120, "it waited for them");
+    assert!(record.phases.iter().all(|phase| !phase.timed_out), "{:#?}", record.phases);
+}
+
+#[test]
+fn a_relay_that_does_not_come_to_the_next_owner_is_cut_after_a_while() {
+    let mut world =
+        World::new(Settings::default()).camera("cam1", Pulled, Some(0)).worker("cam1", Some("dist-1"), None);
+    world.relays = Some(None);
+    let record = world.run();
+    assert_eq!(world.cut, ["w0"]);
     assert_eq!(record.cameras[0].how, CameraEnd::At(id(OWNER)));
     assert!(record.phases.iter().all(|phase| !phase.timed_out), "{:#?}", record.phases);
 }
@@ -461,7 +550,7 @@ fn a_drain_that_is_cancelled_midway_lets_go_of_nothing_more() {
     assert_eq!(world.cut, Vec::<String>::new());
 }
 
-fn patience() -> impl Strategy<Value = Patience> {
+pub(super) fn patience() -> impl Strategy<Value = Patience> {
     prop_oneof![8 => (0..20u32).prop_map(Some), 1 => Just(None)]
 }
 

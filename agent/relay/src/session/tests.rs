@@ -1,6 +1,6 @@
 //! Real connections to a relay whose stream is fed by the test.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use mtxfleet_ai_client::StreamConfig;
@@ -32,11 +32,12 @@ impl Drop for Fixture {
 async fn fixture() -> Fixture {
     let settings = streams::Settings {
         // Nothing answers there.
-        upstream: StreamConfig {
-            open_timeout: Duration::from_millis(200),
-            ..StreamConfig::new("", "", "rtsp://127.0.0.1:1", "lab")
-        },
-        worker_prefix: "relay".to_owned(),
+        upstream: Box::new(|stream| {
+            Some(StreamConfig {
+                open_timeout: Duration::from_millis(200),
+                ..StreamConfig::new(stream.as_str(), "relay", "rtsp://127.0.0.1:1", "lab")
+            })
+        }),
         linger: Duration::from_millis(10),
         max_streams: 2,
     };

@@ -163,7 +163,7 @@ fn against(own: &Frontier, peer: &Frontier) -> String {
     let cheaper = points.iter().filter(|point| point.cost < 1.0).count();
     let dearer = points.iter().filter(|point| point.cost > 1.0 + EQUAL).count();
     format!(
-        "At the {} points of {} that both reach, {} is cheaper at {cheaper}, dearer by more than {:.2} % at {dearer}; \
+        "At the {} points that both reach, those of {} and its own, {} is cheaper at {cheaper}, dearer by more than {:.2} % at {dearer}; \
          at worst {:.3} times its cost, at {:.5} % over.",
         points.len(),
         peer.name,
@@ -176,17 +176,7 @@ fn against(own: &Frontier, peer: &Frontier) -> String {
 
 /// One line a seed follows.
 pub(super) fn seeds() -> Table {
-    Table::new(&[
-        "SEED",
-        "AT 0.05 % OVER",
-        "HPA",
-        "AT 0.01 % OVER",
-        "HPA",
-        "POINTS OF HPA",
-        "CHEAPER",
-        "WORST",
-        "AT OVER",
-    ])
+    Table::new(&["SEED", "AT 0.05 % OVER", "HPA", "AT 0.01 % OVER", "HPA", "POINTS", "CHEAPER", "WORST", "AT OVER"])
 }
 
 pub(super) fn seed(table: &mut Table, seed: u64, own: &Frontier, hpa: &Frontier) {

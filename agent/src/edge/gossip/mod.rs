@@ -4,10 +4,12 @@
 //! (pieces that fit a datagram) and [`seal`] (encrypted, numbered); a datagram comes in the other way round, and what
 //! does not authenticate goes no further than `seal`. [`publish`] turns this node's report into chitchat's values,
 //! [`peers`] turns the others' values into [`Peer`]s, [`seeds`] finds the first nodes to speak to. A node that is not
-//! heard for two rounds is asked directly and through others ([`probe`]), and its silence judged by [`silence`].
+//! heard for two rounds is asked directly and through others ([`probe`]), as [`detector`] says, and its silence judged by
+//! [`silence`]; the tests in `simulation` run these two on virtual time.
 
 mod codec;
 mod counters;
+mod detector;
 mod fragments;
 mod peers;
 mod probe;
@@ -40,7 +42,8 @@ pub use seeds::{InvalidSeed, Seed};
 
 use crate::node::event::Peer;
 use codec::Codec;
-use peers::{Change, LOOK_EVERY, View};
+use detector::LOOK_EVERY;
+use peers::{Change, View};
 use probe::{ProbeSender, Received};
 use publish::TooLong;
 use seal::{Opener, Sealer, Sender};
@@ -54,8 +57,6 @@ const FIGURES_EVERY: Duration = Duration::from_secs(1);
 const WATCHED_EVERY: Duration = Duration::from_millis(250);
 /// Questions and answers of others that wait to be looked at; more are as good as lost.
 const PROBES_WAITING: usize = 256;
-/// A look that comes so long after the last one is late.
-const LATE: Duration = Duration::from_millis(250);
 /// Peers told directly that this node leaves. They tell the rest.
 const TOLD_OF_LEAVING: usize = 8;
 const STOP_TIMEOUT: Duration = Duration::from_secs(2);
@@ -244,12 +245,22 @@ impl Gossip {
     /// # Errors
     /// [`GossipError::TooLong`].
     pub async fn set_drain(&self, drain: Option<&DrainReport>) -> Result<(), GossipError> {
-        let Some(drain) = drain else {
+        self.set_or_delete(publish::DRAIN, drain).await
+    }
+
+    /// # Errors
+    /// [`GossipError::TooLong`].
+    pub async fn set_moves(&self, moves: Option<&DrainReport>) -> Result<(), GossipError> {
+        self.set_or_delete(publish::MOVES, moves).await
+    }
+
+    async fn set_or_delete(&self, key: &'static str, report: Option<&DrainReport>) -> Result<(), GossipError> {
+        let Some(report) = report else {
             let chitchat = self.handle.chitchat();
-            delete(chitchat.lock().await.self_node_state(), publish::DRAIN);
+            delete(chitchat.lock().await.self_node_state(), key);
             return Ok(());
         };
-        self.set(publish::DRAIN, drain).await
+        self.set(key, report).await
     }
 
     /// # Errors
@@ -401,14 +412,11 @@ async fn report_peers(
         let mut pending = Change::None;
         let mut sent = Instant::now();
         let mut looked = Instant::now();
-        let mut late = 0_u32;
         loop {
             let change = tokio::select! {
                 Some(received) = probes.recv() => view.receive(received),
                 _ = looks.tick() => {
-                    late = if looked.elapsed() > LATE { late + 1 } else { 0 };
-                    // Where all looks are late, every third one must do.
-                    let is_late = !late.is_multiple_of(3);
+                    let since_last = looked.elapsed();
                     looked = Instant::now();
                     // What was answered before a look counts in it.
                     let mut change = Change::None;
@@ -416,7 +424,7 @@ async fn report_peers(
                         let Ok(received) = probes.try_recv() else { break };
                         change = change.max(view.receive(received));
                     }
-                    change.max(handle.with_chitchat(|chitchat| view.look(chitchat, is_late)).await)
+                    change.max(handle.with_chitchat(|chitchat| view.look(chitchat, since_last)).await)
                 }
             };
             for (to, probe) in view.take_probes() {
@@ -451,5 +459,7 @@ async fn report_peers(
     }
 }
 
+#[cfg(test)]
+mod simulation;
 #[cfg(test)]
 mod tests;

@@ -6,6 +6,8 @@ use serde::Serialize;
 pub const FACTS: &str = "facts";
 pub const LOAD: &str = "load";
 pub const DRAIN: &str = "drain";
+/// As `drain`, of cameras that a node hands over while it stays in service.
+pub const MOVES: &str = "moves";
 pub const TERMS: &str = "terms";
 pub const PLAN: &str = "plan";
 pub const DECISIONS: &str = "decisions";

@@ -78,6 +78,7 @@ impl Snapshot {
                 facts: None,
                 load: None,
                 drain: None,
+                moves: None,
                 cameras: None,
             },
             fleet: FleetView { cluster: cluster.to_owned(), seen_by: node.clone(), at, members: Vec::new() },

@@ -7,6 +7,7 @@
 //! recording for a while, so every ingestion node is asked, and nobody has to remember who was it when.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use axum::Json;
@@ -16,7 +17,9 @@ use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use futures::StreamExt as _;
-use mtxfleet_wire::{Liveness, NodeId, RecordedSpan, RecordingsView, Role, StreamName, UnansweredNode};
+use mtxfleet_wire::{
+    Liveness, MemberView, NodeFacts, NodeId, RecordedSpan, RecordingsView, Role, StreamName, UnansweredNode,
+};
 use serde::Deserialize;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use url::Url;
@@ -50,6 +53,8 @@ pub struct PlaybackSettings {
     pub credentials: Credentials,
     /// Bearer token that the other agents want.
     pub token: Option<String>,
+    /// Counts the answers from this node's own recordings that are under way.
+    pub fetched: Arc<AtomicU32>,
 }
 
 #[derive(Debug)]
@@ -105,12 +110,15 @@ impl Recordings {
             }
         }
         let answer = request.timeout(ANSWER_WITHIN).send().await.map_err(|error| chain(&error))?;
-        match answer.status() {
+        let status = answer.status();
+        let body = bounded(answer, LIST_BYTES).await?;
+        match status {
             StatusCode::NOT_FOUND => return Ok(Vec::new()),
+            // So it says of a stream that it never had: there is no folder.
+            StatusCode::BAD_REQUEST if holds(&body, "no such file or directory") => return Ok(Vec::new()),
             StatusCode::OK => {}
             status => return Err(format!("MediaMTX's playback server answered {status}")),
         }
-        let body = bounded(answer, LIST_BYTES).await?;
         let entries: Vec<Entry> = serde_json::from_slice(&body).map_err(|error| error.to_string())?;
         let span = |entry: Entry| {
             let start = rfc3339::parse(&entry.start)?;
@@ -156,13 +164,21 @@ struct Peer {
 }
 
 fn peers(snapshot: &Snapshot) -> Vec<Peer> {
+    let alive = others(snapshot).filter(|(member, _)| member.liveness != Liveness::Dead);
+    alive.map(|(member, facts)| Peer { node: member.node.clone(), http: facts.http.clone() }).collect()
+}
+
+/// Ingestion nodes that died lately: what they recorded is there again when they are.
+fn dead(snapshot: &Snapshot) -> impl Iterator<Item = UnansweredNode> {
+    let dead = others(snapshot).filter(|(member, _)| member.liveness == Liveness::Dead);
+    dead.map(|(member, _)| UnansweredNode { node: member.node.clone(), why: "it is dead".to_owned() })
+}
+
+/// The ingestion nodes but for this one.
+fn others(snapshot: &Snapshot) -> impl Iterator<Item = (&MemberView, &NodeFacts)> {
     let others = snapshot.fleet.members.iter().filter(|member| member.node != snapshot.node.node);
-    let alive = others.filter(|member| member.liveness != Liveness::Dead);
-    let facts = alive.filter_map(|member| Some((member, member.facts.as_ref()?)));
-    facts
-        .filter(|(_, facts)| facts.role == Role::Ingestion)
-        .map(|(member, facts)| Peer { node: member.node.clone(), http: facts.http.clone() })
-        .collect()
+    let facts = others.filter_map(|member| Some((member, member.facts.as_ref()?)));
+    facts.filter(|(_, facts)| facts.role == Role::Ingestion)
 }
 
 pub(super) async fn list(
@@ -195,6 +211,9 @@ pub(super) async fn list(
             }
             Err(why) => view.unanswered.push(UnansweredNode { node: peer.node.clone(), why }),
         }
+    }
+    if !query.here {
+        view.unanswered.extend(dead(&snapshot));
     }
     view.spans.sort_by_key(|span| span.start);
     Ok(Json(view).into_response())
@@ -240,7 +259,10 @@ pub(super) async fn playback(
         Err(_) => return Err(gateway(&format!("the recording did not answer within {} s", ANSWER_WITHIN.as_secs()))),
     };
     match answer.status() {
-        StatusCode::OK => Ok(streamed(answer, permit)),
+        StatusCode::OK => {
+            let own = from.is_none().then(|| UnderWay::of(&app.recordings.settings.fetched));
+            Ok(streamed(answer, (permit, own)))
+        }
         StatusCode::NOT_FOUND => Err(ApiError::new(
             StatusCode::NOT_FOUND,
             format!("no recording of {stream} there at that time; GET /v1/recordings/{stream} lists what there is"),
@@ -277,10 +299,26 @@ fn source(snapshot: &Snapshot, stream: &StreamName, node: Option<&str>, here: bo
     }
 }
 
-/// Passed through piece by piece; the permit is held until the last one.
-fn streamed(answer: reqwest::Response, permit: OwnedSemaphorePermit) -> Response {
+/// Counts while it is there.
+struct UnderWay(Arc<AtomicU32>);
+
+impl UnderWay {
+    fn of(count: &Arc<AtomicU32>) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(count))
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Passed through piece by piece; what is to be held is held until the last one.
+fn streamed(answer: reqwest::Response, held: (OwnedSemaphorePermit, Option<UnderWay>)) -> Response {
     let body = answer.bytes_stream().map(move |piece| {
-        let _held = &permit;
+        let _held = &held;
         piece
     });
     ([(header::CONTENT_TYPE, HeaderValue::from_static("video/mp4"))], Body::from_stream(body)).into_response()
@@ -295,6 +333,10 @@ async fn bounded(mut answer: reqwest::Response, most: usize) -> Result<Vec<u8>, 
         body.extend_from_slice(&piece);
     }
     Ok(body)
+}
+
+fn holds(body: &[u8], text: &str) -> bool {
+    String::from_utf8_lossy(body).contains(text)
 }
 
 fn name(stream: String) -> Result<StreamName, ApiError> {

@@ -140,7 +140,7 @@ fn event(number: usize) -> FleetEvent {
 
 fn no_playback() -> PlaybackSettings {
     let credentials = Credentials { user: "fleet".to_owned(), password: "secret".to_owned() };
-    PlaybackSettings { server: None, credentials, token: None }
+    PlaybackSettings { server: None, credentials, token: None, fetched: Arc::default() }
 }
 
 fn tokens() -> HttpSettings {

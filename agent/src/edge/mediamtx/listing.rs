@@ -73,6 +73,17 @@ pub(super) async fn sessions(
     read_whole(client, kind.list(), |body| parse_sessions(kind.protocol(), body), |session| &session.id).await
 }
 
+/// How many sessions there are; of one page with one of them on it. `None`: this protocol is off.
+pub(super) async fn count(client: &mut Client, kind: SessionKind) -> Result<Option<usize>, ServerProblem> {
+    match client.get(&format!("/v3/{}/list?itemsPerPage=1&page=0", kind.list())).await? {
+        Answer::NotFound => Ok(None),
+        Answer::Body(body) => match serde_json::from_slice::<RawCount>(body) {
+            Ok(page) => Ok(Some(page.item_count)),
+            Err(error) => Err(ServerProblem::Odd(format!("no number of {}: {error}", kind.list()))),
+        },
+    }
+}
+
 /// Every path of the configuration, with its [`super::MARK_KEY`].
 pub(super) async fn marks(client: &mut Client) -> Result<HashMap<String, String>, ServerProblem> {
     let marks = read_whole(client, "config/paths", parse_marks, |(name, _)| name).await?;
@@ -144,6 +155,12 @@ struct RawPage<T> {
     item_count: usize,
     page_count: usize,
     items: Option<Vec<T>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct RawCount {
+    item_count: usize,
 }
 
 impl<T> RawPage<T> {

@@ -66,6 +66,8 @@ struct Looking {
     client: Client,
     /// For each of [`SessionKind::ALL`]: until when its list is not asked, as its protocol is off.
     off_until: [Option<Mono>; SessionKind::ALL.len()],
+    /// How many sessions of each kind the last look, or glance, saw.
+    counts: [usize; SessionKind::ALL.len()],
 }
 
 impl MediaMtx {
@@ -78,7 +80,11 @@ impl MediaMtx {
         Ok(Self {
             timeout: settings.timeout,
             has_credentials: settings.credentials.is_some(),
-            looking: Mutex::new(Looking { client: client()?, off_until: Default::default() }),
+            looking: Mutex::new(Looking {
+                client: client()?,
+                off_until: Default::default(),
+                counts: Default::default(),
+            }),
             acting: Mutex::new(client()?),
         })
     }
@@ -98,6 +104,14 @@ impl MediaMtx {
             Ok(sample) => sample,
             Err(_) => Err(self.too_late()),
         }
+    }
+
+    /// Whether the number of sessions is another than at the last look: a fraction of a look's work. What goes wrong is for
+    /// the next look to find.
+    pub async fn glance(&self, clock: &Clock) -> bool {
+        let at = clock.mono();
+        let glance = async { self.looking.lock().await.glance(at).await };
+        tokio::time::timeout(self.timeout, glance).await.is_ok_and(|seen| seen.unwrap_or(false))
     }
 
     /// Disconnects one session. One that is gone already is no error.
@@ -146,10 +160,25 @@ impl Looking {
                 continue;
             }
             match listing::sessions(&mut self.client, kind).await? {
-                Some(mut of_kind) => sessions.append(&mut of_kind),
+                Some(mut of_kind) => {
+                    self.counts[kind as usize] = of_kind.len();
+                    sessions.append(&mut of_kind);
+                }
                 None => *off_until = Some(at + ASK_AGAIN),
             }
         }
         Ok(ServerSample { at, paths, sessions })
+    }
+
+    async fn glance(&mut self, at: Mono) -> Result<bool, ServerProblem> {
+        let mut changed = false;
+        for kind in SessionKind::ALL {
+            if self.off_until[kind as usize].is_some_and(|until| at < until) {
+                continue;
+            }
+            let count = listing::count(&mut self.client, kind).await?.unwrap_or(0);
+            changed |= std::mem::replace(&mut self.counts[kind as usize], count) != count;
+        }
+        Ok(changed)
     }
 }

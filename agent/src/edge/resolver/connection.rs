@@ -10,6 +10,7 @@ use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout, timeout_at};
 
+use mtxfleet_relay::Place;
 use mtxfleet_wire::StreamName;
 
 use super::Shared;
@@ -44,6 +45,8 @@ enum End {
     Slow,
     Garbage,
     Oversize,
+    /// The stream itself is the answer: the connection is the relay's from now on, with the question.
+    Relayed(Place),
 }
 
 impl From<io::Error> for End {
@@ -69,14 +72,19 @@ impl Connection {
                 Err(_) if self.buffer.is_empty() => break End::Closed,
                 Err(_) => break End::Slow,
             };
-            self.buffer.drain(..request.length);
             if let Err(end) = self.answer(&request).await {
                 break end;
             }
+            self.buffer.drain(..request.length);
         };
         let shared = Arc::clone(&self.shared);
         match end {
             End::Closed => {}
+            End::Relayed(place) => {
+                if let Some(source) = &shared.source {
+                    source.adopt(place, self.stream, &self.buffer);
+                }
+            }
             End::Slow => shared.counters.refused_slow.add(),
             End::Garbage => self.refuse(&shared.counters.refused_garbage).await,
             End::Oversize => self.refuse(&shared.counters.refused_oversize).await,
@@ -142,8 +150,15 @@ impl Connection {
         };
         match found {
             Found::At(owner) => {
+                if let Some(source) = &shared.source {
+                    if let Some(place) = source.place() {
+                        shared.counters.relayed.add();
+                        return Err(End::Relayed(place));
+                    }
+                    shared.counters.relay_full.add();
+                }
                 shared.counters.redirects.add();
-                let location = format!("Location: rtsp://{owner}/{stream}?pull={}\r\n", shared.settings.node);
+                let location = format!("Location: rtsp://{}/{stream}?pull={}\r\n", owner.rtsp, shared.settings.node);
                 self.write(request.cseq, "302 Found", &location).await
             }
             Found::Own => {

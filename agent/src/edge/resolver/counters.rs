@@ -5,6 +5,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub struct ResolverCounters {
     /// Questions answered with an owner's address.
     pub redirects: u64,
+    /// Questions answered with the stream itself.
+    pub relayed: u64,
+    /// Redirected although streams are relayed: as many as are allowed were.
+    pub relay_full: u64,
     /// Questions that had to wait, however they were answered in the end.
     pub held: u64,
     /// Questions that wait now.
@@ -45,6 +49,8 @@ impl Counter {
 #[derive(Debug, Default)]
 pub(super) struct Counters {
     pub(super) redirects: Counter,
+    pub(super) relayed: Counter,
+    pub(super) relay_full: Counter,
     pub(super) held: Counter,
     pub(super) holding: Counter,
     pub(super) unknown: Counter,
@@ -60,6 +66,8 @@ impl Counters {
     pub(super) fn snapshot(&self) -> ResolverCounters {
         ResolverCounters {
             redirects: self.redirects.get(),
+            relayed: self.relayed.get(),
+            relay_full: self.relay_full.get(),
             held: self.held.get(),
             holding: self.holding.get(),
             unknown: self.unknown.get(),

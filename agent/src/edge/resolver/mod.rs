@@ -5,6 +5,9 @@
 //! about a stream that nobody is known to own is **held**, since owners become known by gossip within a second, and
 //! answered `404` when the time is over.
 //!
+//! Where it is told to relay, it answers such a question with the stream itself: the connection goes on as that of a reader of
+//! [`mtxfleet_relay::Source`], which reads from the owner, and from the next one when it changes (`relaying`).
+//!
 //! Never points at this node itself: such a loop was tried, at 1,650 questions a second.
 //!
 //! Everything is bounded: connections, the size and time of a request, questions held per stream and in all.
@@ -12,6 +15,7 @@
 mod connection;
 mod counters;
 mod owners;
+mod relaying;
 
 use std::io;
 use std::net::SocketAddr;
@@ -22,6 +26,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinSet};
 
+use mtxfleet_relay::{Source, Totals};
 use mtxfleet_wire::{NodeId, StreamName};
 
 pub use counters::ResolverCounters;
@@ -42,6 +47,17 @@ pub struct ResolverSettings {
     /// `host:port` of this node's own RTSP server, which is never pointed at either.
     pub own_rtsp: String,
     pub limits: ResolverLimits,
+    /// Streams are served instead of redirected.
+    pub relay: Option<RelaySettings>,
+}
+
+/// How streams are served.
+#[derive(Debug, Clone)]
+pub struct RelaySettings {
+    /// What the owners' servers ask for.
+    pub credentials: mtxfleet_ai_client::Credentials,
+    /// At a time. MediaMTX is redirected for those beyond.
+    pub max_streams: usize,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -88,6 +104,7 @@ pub struct Resolver {
     local: SocketAddr,
     owners: watch::Sender<Owners>,
     counters: Arc<Counters>,
+    source: Option<Arc<Source>>,
     task: AbortHandle,
 }
 
@@ -98,6 +115,7 @@ struct Shared {
     local: SocketAddr,
     held: HeldQuestions,
     counters: Arc<Counters>,
+    source: Option<Arc<Source>>,
 }
 
 impl Resolver {
@@ -116,9 +134,12 @@ impl Resolver {
         let (owners, known) = watch::channel(Owners::default());
         let counters = Arc::<Counters>::default();
         let held = HeldQuestions::new(settings.limits.held_per_stream, settings.limits.held);
-        let shared = Arc::new(Shared { settings, local, held, counters: Arc::clone(&counters) });
+        let source =
+            settings.relay.clone().map(|relay| Arc::new(relaying::source(relay, &settings, known.clone(), local)));
+        let shared =
+            Arc::new(Shared { settings, local, held, counters: Arc::clone(&counters), source: source.clone() });
         let task = tokio::spawn(serve(listener, known, shared)).abort_handle();
-        Ok(Self { local, owners, counters, task })
+        Ok(Self { local, owners, counters, source, task })
     }
 
     #[must_use]
@@ -137,6 +158,12 @@ impl Resolver {
             }
             changed
         });
+    }
+
+    /// What is relayed; `None` where nothing is.
+    #[must_use]
+    pub fn relayed(&self) -> Option<Totals> {
+        self.source.as_ref().map(|source| source.totals())
     }
 
     #[must_use]

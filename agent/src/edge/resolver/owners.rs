@@ -4,24 +4,17 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use mtxfleet_ai_client::Owner;
 use mtxfleet_wire::{NodeId, StreamName};
 
 /// Cheap to clone.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Owners(Arc<HashMap<StreamName, Owner>>);
 
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Owner {
-    node: NodeId,
-    /// `host:port`.
-    rtsp: String,
-}
-
 /// Where a stream is to be had, as seen from one node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Found {
-    /// `host:port` of the owner's RTSP server.
-    At(String),
+    At(Owner),
     /// It would be this node itself, or this very resolver.
     Own,
     Nowhere,
@@ -44,7 +37,7 @@ impl Owners {
             None => Found::Nowhere,
             Some(owner) if owner.node == *node || owner.rtsp.eq_ignore_ascii_case(own_rtsp) => Found::Own,
             Some(owner) if is_resolver(&owner.rtsp, resolver) => Found::Own,
-            Some(owner) => Found::At(owner.rtsp.clone()),
+            Some(owner) => Found::At(owner.clone()),
         }
     }
 }
@@ -132,12 +125,13 @@ mod tests {
 
     #[test]
     fn this_node_is_never_found_whatever_it_is_called() {
-        assert_eq!(find("10.0.0.1:8554", "i1"), Found::At("10.0.0.1:8554".to_owned()));
+        let at = |rtsp: &str| Found::At(Owner { node: NodeId::new("i1").unwrap(), rtsp: rtsp.to_owned() });
+        assert_eq!(find("10.0.0.1:8554", "i1"), at("10.0.0.1:8554"));
         assert_eq!(find("10.0.0.1:8554", "d1"), Found::Own);
         assert_eq!(find("10.0.0.9:8554", "i1"), Found::Own);
         assert_eq!(find("127.0.0.1:8700", "i1"), Found::Own);
         assert_eq!(find("LOCALHOST:8700", "i1"), Found::Own);
-        assert_eq!(find("127.0.0.1:8701", "i1"), Found::At("127.0.0.1:8701".to_owned()));
+        assert_eq!(find("127.0.0.1:8701", "i1"), at("127.0.0.1:8701"));
     }
 
     #[test]

@@ -8,6 +8,7 @@ use super::*;
 use crate::edge::mediamtx::real_server::wait_for;
 
 mod between_real_servers;
+mod relaying;
 
 fn node(name: &str) -> NodeId {
     NodeId::new(name).unwrap()
@@ -23,6 +24,7 @@ fn settings() -> ResolverSettings {
         node: node("d1"),
         own_rtsp: "10.0.0.9:8554".to_owned(),
         limits: ResolverLimits { hold: Duration::from_millis(100), ..ResolverLimits::default() },
+        relay: None,
     }
 }
 

@@ -1,8 +1,9 @@
 //! Which cameras a node pulls, on virtual time.
 
-use mtxfleet_wire::{CamerasReport, DrainOrder, StreamReport, UnixMillis};
+use mtxfleet_leader::placement;
+use mtxfleet_wire::{CamerasReport, DrainOrder, MoveReason, StreamReport, UnixMillis};
 
-use super::super::sample::{PathSample, ServerSample};
+use super::super::sample::{PathSample, Protocol, ServerSample, SessionSample, SessionState};
 use super::super::tests::{World, id, peer, settings, stream};
 use super::*;
 use crate::config::ClusterKey;
@@ -31,6 +32,8 @@ struct Site {
     silent: BTreeSet<StreamName>,
     peers: BTreeMap<&'static str, Peer>,
     inventory: Arc<Inventory>,
+    /// Distribution nodes that pull a stream from here.
+    pulls: BTreeSet<(&'static str, StreamName)>,
     effects: Vec<Effect>,
     bytes: u64,
 }
@@ -50,8 +53,8 @@ impl Site {
             (name, Peer { cameras: Some(cameras), ..peer(name, Role::Ingestion) })
         };
         let peers = [peer("a"), peer("b")].into();
-        let (paths, silent) = (BTreeSet::new(), BTreeSet::new());
-        Self { world, paths, silent, peers, inventory, effects: Vec::new(), bytes: 0 }
+        let (paths, silent, pulls) = Default::default();
+        Self { world, paths, silent, peers, inventory, pulls, effects: Vec::new(), bytes: 0 }
     }
 
     /// In service, with its share of the cameras.
@@ -96,6 +99,10 @@ impl Site {
             self.bytes += 1000;
             let sample = self.sample();
             self.apply(Event::Server(Ok(sample)));
+            // Those that live report anew.
+            for peer in self.peers.values_mut().filter(|peer| peer.alive) {
+                peer.load.iter_mut().for_each(|load| load.sampled.0 += 1000);
+            }
             self.apply(Event::Peers(self.peers.values().cloned().collect()));
             self.apply(Event::Tick);
         }
@@ -111,7 +118,19 @@ impl Site {
             ..PathSample::default()
         };
         let paths = self.paths.iter().map(path).collect();
-        ServerSample { at: self.world.now.mono, paths, sessions: Vec::new() }
+        let pull = |(node, stream): &(&str, StreamName)| SessionSample {
+            protocol: Protocol::Rtsp,
+            id: format!("pull {node} {stream}"),
+            state: SessionState::Read,
+            path: stream.to_string(),
+            query: format!("pull={node}"),
+            remote: String::new(),
+            inbound_bytes: 0,
+            outbound_bytes: 0,
+            discarded_packets: 0,
+        };
+        let sessions = self.pulls.iter().map(pull).collect();
+        ServerSample { at: self.world.now.mono, paths, sessions }
     }
 
     fn mine(&self) -> BTreeSet<StreamName> {
@@ -201,6 +220,82 @@ fn a_camera_moves_only_once_its_next_owner_delivers_it_and_is_claimed_by_one_at_
     let at = site.world.now.mono;
     site.apply(Event::Server(Ok(ServerSample { at, ..late })));
     assert!(owned(&site).is_disjoint(&leaving), "a look from before they went is no claim");
+}
+
+#[test]
+fn workers_are_led_over_before_a_camera_goes_to_a_node_that_came() {
+    let mut site = Site::at_work("");
+    let joined = Peer { facts: peer("n", Role::Ingestion).facts, node: id("n"), ..site.peers["a"].clone() };
+    site.peers.insert("n", joined);
+    let leaving: BTreeSet<StreamName> = site.paths.difference(&site.mine()).cloned().collect();
+    let camera = leaving.first().expect("some").clone();
+    let reads = |site: &mut Site, node: &'static str, role: Role, leg: Option<&str>| {
+        let legs: Vec<(&str, &str)> = leg.map(|leg| ("w1", leg)).into_iter().collect();
+        let report = stream(camera.as_str(), role == Role::Ingestion, &legs);
+        let others = leaving.iter().filter(|name| role == Role::Ingestion && **name != camera);
+        let streams = others.map(|name| stream(name.as_str(), true, &[])).chain([report]).collect();
+        site.peers.entry(node).or_insert_with(|| peer(node, role)).streams = streams;
+    };
+    reads(&mut site, "d", Role::Distribution, Some("leg1"));
+    site.pulls.insert(("d", camera.clone()));
+    site.pass(7);
+    let orders = |site: &mut Site| -> Vec<(MoveReason, String, NodeId)> {
+        let legs = site.events().into_iter().filter_map(|event| match event {
+            EventKind::DrainMove(order) => Some(order.legs),
+            _ => None,
+        });
+        legs.flatten().map(|leg| (leg.reason, leg.leg.to_string(), leg.candidates[0].node.clone())).collect()
+    };
+    assert_eq!(orders(&mut site), [], "nobody else delivers it");
+
+    site.delivers("n", &leaving);
+    site.pass(10);
+    assert_eq!(orders(&mut site), [(MoveReason::OwnerChanges, "leg1".to_owned(), id("n"))]);
+    assert!(site.paths.contains(&camera), "its worker is not on its way yet");
+    let others: Vec<&StreamName> = leaving.iter().filter(|name| **name != camera).collect();
+    assert!(others.iter().all(|name| !site.paths.contains(*name)), "nobody waits for another's worker");
+    assert!(site.world.node.changing_hands.under_way.is_some());
+
+    reads(&mut site, "d", Role::Distribution, None);
+    reads(&mut site, "n", Role::Ingestion, Some("leg2"));
+    site.pass(2);
+    let ended =
+        |effect: &Effect| matches!(effect, Effect::Disconnect { session, .. } if session.starts_with("pull d "));
+    assert!(site.effects.iter().any(ended), "its distribution node is to ask anew");
+    assert!(site.paths.contains(&camera));
+    site.pulls.clear();
+    site.pass(2);
+    assert_eq!(orders(&mut site), [(MoveReason::OwnerChanged, "leg2".to_owned(), id("d"))]);
+    reads(&mut site, "n", Role::Ingestion, None);
+    reads(&mut site, "d", Role::Distribution, Some("leg3"));
+    site.pass(3);
+    assert!(!site.paths.contains(&camera));
+    let record = site.events().into_iter().find_map(|event| match event {
+        EventKind::CamerasHandedOver { record, .. } => record,
+        _ => None,
+    });
+    let record = record.expect("it is said");
+    assert_eq!(record.moved.keys().cloned().collect::<BTreeSet<_>>(), leaving);
+    assert_eq!((record.workers, record.cut.len()), (1, 0));
+    assert!(site.world.node.changing_hands.under_way.is_none());
+}
+
+#[test]
+fn a_drain_that_begins_while_cameras_change_hands_takes_their_place() {
+    let mut site = Site::at_work("");
+    let joined = Peer { facts: peer("n", Role::Ingestion).facts, node: id("n"), ..site.peers["a"].clone() };
+    site.peers.insert("n", joined);
+    let leaving: BTreeSet<StreamName> = site.paths.difference(&site.mine()).cloned().collect();
+    site.delivers("n", &leaving);
+    site.pass(7);
+    assert!(site.world.node.changing_hands.under_way.is_some());
+    site.effects.clear();
+    site.apply(Event::DrainOrdered { ticket: Ticket(1), order: DrainOrder { force: true, reason: String::new() } });
+    site.pass(1);
+    assert!(site.world.node.changing_hands.under_way.is_none());
+    assert!(site.effects.contains(&Effect::PublishMoves(None)));
+    let paces = site.effects.iter().filter(|effect| matches!(effect, Effect::SetPace(_)));
+    assert_eq!(paces.last(), Some(&Effect::SetPace(crate::node::effect::Pace::Brisk)));
 }
 
 #[test]

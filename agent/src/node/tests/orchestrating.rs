@@ -425,3 +425,25 @@ fn the_report_of_decisions_is_short_whatever_was_decided() {
     assert!(entries == 10 && bytes < 30_000, "{entries} entries, {bytes} bytes");
     assert!(fleet.decisions().len() <= 200);
 }
+
+#[test]
+fn a_step_of_the_load_is_decided_on_when_it_is_heard_and_when_its_window_ends() {
+    let mut fleet = Fleet::elected(quick(), 5);
+    fleet.pass(2);
+    fleet.plans();
+    // Between two seconds, and nothing else happens then.
+    fleet.world.after(300);
+    let begun = fleet.world.now.mono;
+    fleet.others[0].load.as_mut().expect("set").workers = Some(60);
+    fleet.apply(Event::Peers(fleet.others.clone()));
+    assert_eq!(fleet.last().rule, Rule::Window.to_string(), "{:#?}", fleet.last());
+    while fleet.plans().is_empty() {
+        let wake = fleet.world.node.wake().expect("it wants to be woken");
+        assert!(wake > fleet.world.now.mono, "it would be woken for nothing, for ever");
+        fleet.world.now.mono = wake;
+        fleet.apply(Event::Tick);
+        assert!(fleet.world.now.mono.since(begun) < Duration::from_secs(3), "{:#?}", fleet.last());
+    }
+    let decided = fleet.world.now.mono.since(begun);
+    assert!(decided <= Duration::from_millis(1_150), "window 1 s, decided after {decided:?}");
+}

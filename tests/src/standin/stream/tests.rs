@@ -13,7 +13,7 @@ fn packet(sequence: u16, timestamp: u32, marker: bool, payload: &[u8]) -> BytesM
 }
 
 fn stream(absolute: bool) -> Stream {
-    Stream::new(media::tracks(SDP).unwrap(), Arc::default(), absolute)
+    Stream::new(media::tracks(SDP).unwrap(), Arc::default(), absolute, None)
 }
 
 /// A stream whose video has started.

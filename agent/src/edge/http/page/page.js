@@ -40,7 +40,15 @@ function span(ms) {
 
 const known = (figure) => (figure === null || figure === undefined ? "?" : String(figure));
 
-/** What a node is, in one word, and how good that is. */
+/** A part of a whole, such as 0.5. */
+function percent(share) {
+  return share === null || share === undefined ? "?" : `${Math.round(share * 100)} %`;
+}
+
+const several = (count, what) => (count === 1 ? `1 ${what}` : `${count} ${what}s`);
+
+/** What a node is, in one word, and how good that is. Those that need somebody come first in tables. */
+const ORDER = ["dead", "suspect", "ill", "draining", "starting", "serving", "offline"];
 function condition(member) {
   const load = member.load;
   if (member.liveness === "dead") return ["dead", "bad"];
@@ -49,55 +57,106 @@ function condition(member) {
   if (load.state === "draining") return ["draining", "warn"];
   if (load.state === "offline") return ["offline", "faint"];
   if (load.server.is === "unknown") return ["starting", "warn"];
-  if (load.server.is !== "up") return ["ill", "bad"];
+  if (load.server.is !== "up" || (load.health?.ills ?? []).length > 0) return ["ill", "bad"];
   return ["serving", "good"];
 }
 
 /** How full a node is by bandwidth; unknown is shown as unknown, never as empty. */
 function fullness(used, capacity) {
-  const share = used === null || used === undefined || !capacity ? null : Math.min(1, used / capacity);
+  if (used === null || used === undefined) return make("span", "", "?");
+  const share = capacity ? Math.min(1, used / capacity) : null;
   const fill = make("i", "");
   fill.style.width = `${(share ?? 0) * 100}%`;
   const bar = make("span", "bar", fill, make("b", "", bits(used)));
-  bar.title = share === null ? "not known" : `${Math.round(share * 100)} % of ${bits(capacity)}`;
+  bar.title = share === null ? "capacity not known" : `${percent(share)} of ${bits(capacity)}`;
   return bar;
 }
 
-function notes(member, now) {
-  const found = [];
+const ILLS = { server: "MediaMTX does not answer as it should", rtsp: "its RTSP port does not answer",
+  streams: "its streams deliver nothing", disk: "no room for recordings" };
+
+/** What is wrong with a node, the worst first. */
+function troubles(member, now) {
   const load = member.load;
-  if (load) {
-    if (load.server.why) found.push(`MediaMTX ${load.server.is}: ${load.server.why}`);
-    if (!load.redis) found.push("does not reach Redis");
-    if (load.protected) found.push("protected");
-    if (load.discarded_packets > 0) found.push(`${load.discarded_packets} packets discarded for slow readers`);
-    if (now - load.sampled > LONG_AGO_MS) found.push(`figures are ${span(now - load.sampled)} old`);
+  const old = load ? now - load.sampled : null;
+  const last = old === null ? "" : `, last figures ${span(old)} ago`;
+  if (member.liveness === "dead") return [`silent, and another node confirms it${last}`];
+  if (member.liveness === "suspect") return [`answers nobody just now${last}`];
+  if (!load) return [];
+  const found = [];
+  const health = load.health ?? {};
+  const ills = health.ills ?? [];
+  if (load.server.why) found.push(`MediaMTX ${load.server.is}: ${load.server.why}`);
+  for (const ill of ills) if (ill !== "server" || !load.server.why) found.push(ILLS[ill] ?? words(ill));
+  if (health.restarts > 0 && ills.length > 0) found.push(`MediaMTX restarted ${several(health.restarts, "time")}`);
+  if (health.hopeless) found.push("asks to be replaced");
+  for (const other of health.unreachable ?? []) found.push(`cannot reach the RTSP port of ${other}`);
+  if (!load.redis) found.push("does not reach Redis");
+  if (old > LONG_AGO_MS) found.push(`figures are ${span(old)} old`);
+  const cameras = member.cameras;
+  if (cameras?.problem) found.push(`inventory: ${cameras.problem}`);
+  for (const [name, what] of [["unreachable", "deliver nothing"], ["refused", "are refused by MediaMTX"],
+    ["in_the_way", "are paths of the operator's own"]]) {
+    const named = cameras?.[name];
+    if (named?.count > 0) found.push(`${several(named.count, "camera")} ${what}: ${named.first.slice(0, 3).join(", ")}`);
   }
+  return found;
+}
+
+function notes(member, now) {
+  const load = member.load;
+  const found = troubles(member, now);
+  if (load?.protected) found.push("protected");
+  if (load?.declines) found.push(`carries out no plan: ${load.declines}`);
+  if (load?.discarded_packets > 0) found.push(`${load.discarded_packets} packets discarded for slow readers`);
   return found.join("; ");
 }
 
+/** What an operator should know first: nodes that are ill or gone, and roles that nobody decides for. */
+function problems(fleet, orchestrators, now) {
+  const found = [];
+  for (const member of fleet.members) {
+    const [state, how] = condition(member);
+    const why = troubles(member, now);
+    if (how !== "bad" && state !== "suspect" && (why.length === 0 || state === "offline")) continue;
+    found.push([how === "bad" ? "bad" : "warn", member.node, state === "serving" ? "" : state, why.join("; ")]);
+  }
+  const orchestrated = orchestrators.some((view) => view.leader);
+  for (const view of orchestrators) {
+    // A fleet whose nodes are all told not to orchestrate is as it should be.
+    if (!view.leader && orchestrated) found.push(["warn", words(view.role), "", "nobody orchestrates"]);
+  }
+  found.sort((one, other) => (one[0] === other[0] ? 0 : one[0] === "bad" ? -1 : 1));
+  return found.map(([how, who, state, why]) =>
+    make("li", how, make("strong", "name", who), state ? ` ${state}` : "", why ? `: ${why}` : ""));
+}
+
 function nodeTable(role, members, leader, now) {
-  if (members.length === 0) return make("p", "empty", "No node of this role is known.");
+  if (members.length === 0) return make("p", "empty", `No node of ${role} is known here.`);
   const counts = role === "ingestion" ? ["Cameras"] : ["Workers", "Viewers"];
+  const bandwidth = role === "ingestion" ? "In" : "Out";
+  const numbers = [...counts, "CPU", "Memory", "Disk free", "Up"];
   const head = make("tr", "");
-  for (const name of ["Node", "State", ...counts, role === "ingestion" ? "In" : "Out", "CPU", "Disk free", "Zone", "Up"]) {
-    head.append(make("th", counts.includes(name) || ["CPU", "Disk free", "Up"].includes(name) ? "number" : "", name));
+  for (const name of ["Node", "State", ...counts, bandwidth, "CPU", "Memory", "Disk free", "Zone", "Up"]) {
+    head.append(make("th", numbers.includes(name) ? "number" : "", name));
   }
   head.append(make("th", "", ""));
-  const rows = members.map((member) => {
+  const ordered = members.toSorted((one, other) => ORDER.indexOf(condition(one)[0]) - ORDER.indexOf(condition(other)[0]));
+  const rows = ordered.map((member) => {
     const [state, how] = condition(member);
-    const load = member.load ?? {};
-    const name = make("td", "", member.node);
+    // What a silent node carries now, nobody knows.
+    const load = member.liveness === "alive" ? member.load ?? {} : { capacity: member.load?.capacity };
+    const name = make("td", "", make("span", "name", member.node));
     if (member.node === leader) name.append(" ", make("span", "badge", "orchestrator"));
     const row = make("tr", how === "faint" || state === "dead" ? "gone" : "", name);
     row.append(make("td", "", make("span", `badge ${how}`, state)));
     const figures = role === "ingestion" ? [load.cameras] : [load.workers, load.viewers];
     for (const figure of figures) row.append(make("td", "number", known(figure)));
     row.append(make("td", "", fullness(role === "ingestion" ? load.inbound : load.outbound, load.capacity)));
-    row.append(make("td", "number", load.cpu === null || load.cpu === undefined ? "?" : `${Math.round(load.cpu * 100)} %`));
+    for (const share of [load.cpu, load.memory]) row.append(make("td", "number", percent(share)));
     row.append(make("td", "number", bytes(load.disk_free)));
     row.append(make("td", "", member.facts?.zone || "–"));
-    row.append(make("td", "number", member.facts ? span(now - member.facts.started) : "?"));
+    row.append(make("td", "number", member.facts && member.liveness === "alive" ? span(now - member.facts.started) : "?"));
     row.append(make("td", "note", notes(member, now)));
     return row;
   });
@@ -113,21 +172,32 @@ function drainCard(member, now) {
   const waits = (drain.waiting_for ?? []).map((reason) => make("li", "", reason));
   if (drain.waiting_more > 0) waits.push(make("li", "faint", `and ${drain.waiting_more} more`));
   return make("div", "card",
-    make("strong", "", member.node),
+    make("strong", "name", member.node),
     ` drains for ${span(now - drain.started)}, ${left > 0 ? `${span(left)} left` : "past its deadline"}`,
     make("ol", "phases", ...phases),
-    waits.length ? make("ul", "waits", ...waits) : make("span", "faint", "waiting for nothing"));
+    waits.length ? make("ul", "waits", ...waits) : make("span", "faint", member.liveness === "alive"
+      ? "waiting for nothing" : "nothing is heard of it now"));
 }
 
-function orchestratorLine(view) {
+function orchestratorLine(view, members, seenBy) {
   if (!view) return [make("span", "empty", "Nobody is known to orchestrate.")];
-  const epoch = view.epoch === null ? "" : `, epoch ${view.epoch}`;
-  const parts = [make("span", "", ...(view.leader
-    ? ["Orchestrated by ", make("strong", "", view.leader), epoch]
-    : ["Nobody orchestrates"]))];
+  const parts = [];
+  if (view.leader) {
+    const epoch = view.epoch === null ? "" : `, epoch ${view.epoch}`;
+    parts.push(make("span", "", "Orchestrated by ", make("strong", "name", view.leader), epoch));
+  } else {
+    const live = members.filter((member) => condition(member)[0] === "serving").length;
+    const last = view.epoch === null ? "" : ` (the last term was epoch ${view.epoch})`;
+    parts.push(make("span", "", make("strong", "", "No orchestrator"), last));
+    const cause = live === 0
+      ? `no node of ${view.role} serves, so nobody can be elected`
+      : `no node of ${view.role} is known here to hold the lease`;
+    const own = view.why ? `; ${seenBy} says of itself: ${view.why}` : "";
+    parts.push(make("span", "why", `${cause}${own}. Nothing is grown, shrunk or drained by plan.`));
+  }
   const plan = view.plan;
   if (plan) {
-    parts.push(make("span", "", `plan ${plan.id.epoch}.${plan.id.number} wants ${plan.size} node(s)`));
+    parts.push(make("span", "", `plan ${plan.id.epoch}.${plan.id.number} wants ${several(plan.size, "node")}`));
     for (const drain of plan.drains) parts.push(make("span", "", `and ${drain.node} gone: ${drain.why}`));
   }
   if (view.dry_run) parts.push(make("span", "badge warn", "dry run: nothing is done"));
@@ -135,7 +205,6 @@ function orchestratorLine(view) {
     const by = `paused through ${view.paused.by}`;
     parts.push(make("span", "badge warn", view.paused.why ? `${by}: ${view.paused.why}` : by));
   }
-  if (view.why && !view.leader) parts.push(make("span", "why", view.why));
   return parts;
 }
 
@@ -163,13 +232,13 @@ function seen(decision) {
   const nodes = counts.filter(([name, count]) => count > 0 || name === "serving").map(([name, count]) => `${count} ${name}`);
   const loads = inputs.loads.map((load) => {
     const known = load.metric.endsWith("bound") ? bits(load.known) : Math.round(load.known);
-    return `${known} ${load.metric}${load.missing ? ` (${load.missing} node(s) silent)` : ""}`;
+    return `${known} ${load.metric}${load.missing ? ` (not said by ${several(load.missing, "node")})` : ""}`;
   });
   return [...nodes, ...loads].join(", ");
 }
 
 function decisionTable(decisions, now, open) {
-  if (!decisions || decisions.length === 0) return make("span", "");
+  if (!decisions || decisions.length === 0) return make("p", "empty", "No decision is known here.");
   const rows = decisions.toReversed().map((decision) => {
     const [text, how] = outcome(decision);
     const victims = (decision.victims ?? []).map((victim) => `${victim.node} goes, since ${victim.why}`);
@@ -196,18 +265,21 @@ function draw(fleet, orchestrators) {
   }
   const total = fleet.members.length;
   const serving = counts.get("serving") ?? 0;
-  const others = [...counts].filter(([state]) => state !== "serving").map(([state, count]) => `, ${count} ${state}`);
+  const others = ORDER.filter((state) => state !== "serving" && counts.has(state)).map((state) => `, ${counts.get(state)} ${state}`);
   const unnamed = fleet.members.filter((member) => !member.facts).map((member) => member.node);
   at("cluster").textContent = fleet.cluster;
   document.title = `${fleet.cluster}: ${serving} of ${total} nodes serve`;
   at("summary").textContent = `${serving} of ${total} nodes serve${others.join("")}`
     + (unnamed.length ? `; not heard well enough to know the role of ${unnamed.join(", ")}` : "");
-  at("source").textContent = `as ${fleet.seen_by} knows it, ${new Date(now).toLocaleTimeString()}`;
+  at("source").textContent = `as ${fleet.seen_by} knows it, ${new Date(now).toLocaleTimeString([], { hour12: false })}`;
+  const wrong = problems(fleet, orchestrators, now);
+  at("problems").hidden = wrong.length === 0;
+  at("problems").querySelector("ul").replaceChildren(...wrong);
   for (const role of ["distribution", "ingestion"]) {
     const section = at(role);
     const members = fleet.members.filter((member) => member.facts?.role === role);
     const view = orchestrators.find((one) => one.role === role);
-    section.querySelector(".orchestrator").replaceChildren(...orchestratorLine(view));
+    section.querySelector(".orchestrator").replaceChildren(...orchestratorLine(view, members, fleet.seen_by));
     section.querySelector(".nodes").replaceChildren(nodeTable(role, members, view?.leader, now));
     const shown = section.querySelector("details");
     section.querySelector(".decisions").replaceChildren(decisionTable(view?.decisions, now, shown ? shown.open : true));

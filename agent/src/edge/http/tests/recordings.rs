@@ -23,6 +23,8 @@ async fn playback_server() -> url::Url {
             }
             "broken" => (StatusCode::INTERNAL_SERVER_ERROR, String::new()),
             "odd" => (StatusCode::OK, "<html>".to_owned()),
+            "never" => (StatusCode::BAD_REQUEST, r#"{"error":"lstat /r/never: no such file or directory"}"#.into()),
+            "refused" => (StatusCode::BAD_REQUEST, r#"{"error":"invalid start"}"#.into()),
             _ => (StatusCode::NOT_FOUND, String::new()),
         }
     };
@@ -43,7 +45,8 @@ async fn playback_server() -> url::Url {
     url.parse().expect("a URL")
 }
 
-/// An ingestion node's agent, and a distribution node's that knows it; with a third node that is not there.
+/// An ingestion node's agent, and a distribution node's that knows it; with a third node that is not there, and one that
+/// is dead.
 async fn two_agents() -> (Api, Api) {
     let mut with_server = tokens();
     with_server.playback.server = Some(playback_server().await);
@@ -60,7 +63,8 @@ async fn two_agents() -> (Api, Api) {
         member
     };
     let gone = std::net::TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("bound");
-    let members = vec![member("i1", ingestion.url("")), member("i2", format!("http://{gone}"))];
+    let mut members = vec![member("i1", ingestion.url("")), member("i2", format!("http://{gone}"))];
+    members.push(MemberView { liveness: mtxfleet_wire::Liveness::Dead, ..member("i4", ingestion.url("")) });
     snapshot.fleet.members = members;
     distribution.snapshot.send_replace(Arc::new(snapshot));
     let mut snapshot = full_snapshot();
@@ -92,7 +96,8 @@ async fn any_agent_lists_and_gives_the_recordings_of_the_ingestion_nodes() {
     }
     let (_, body) = got(&distribution, "/v1/recordings/site/cam1", Some("secret")).await;
     let view: RecordingsView = serde_json::from_slice(&body).expect("a view");
-    assert_eq!(view.unanswered.len(), 1, "a node that is not there is named: {view:?}");
+    let unanswered: Vec<&str> = view.unanswered.iter().map(|node| node.node.as_str()).collect();
+    assert_eq!(unanswered, ["i2", "i4"], "nodes that are not there, and dead ones, are named: {view:?}");
 }
 
 #[tokio::test]
@@ -136,7 +141,10 @@ async fn what_cannot_be_had_is_an_error_that_says_so() {
     ] {
         assert_eq!(got(&distribution, &path, Some("worker")).await.0, status, "{path}");
     }
-    for stream in ["broken", "odd"] {
+    let (_, body) = got(&ingestion, "/v1/recordings/never", Some("worker")).await;
+    let view: RecordingsView = serde_json::from_slice(&body).expect("a view");
+    assert_eq!((view.spans.len(), view.unanswered.len()), (0, 0), "it never had the stream: {view:?}");
+    for stream in ["broken", "odd", "refused"] {
         let (_, body) = got(&ingestion, &format!("/v1/recordings/{stream}"), Some("worker")).await;
         let view: RecordingsView = serde_json::from_slice(&body).expect("a view");
         assert_eq!((view.spans.len(), view.unanswered.len()), (0, 1), "silence is not taken for nothing: {view:?}");

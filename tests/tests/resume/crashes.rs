@@ -1,4 +1,4 @@
-//! Crashes, and workers that start again, on a whole fleet: what a recording holds is not lost.
+//! Crashes of distribution nodes, under workers with one leg and with two.
 
 use std::time::Duration;
 
@@ -9,27 +9,30 @@ use mtxfleet_tests::lab::audience::{Audience, PerCamera};
 use mtxfleet_tests::lab::camera::CameraKind;
 use mtxfleet_tests::lab::node::Settings;
 use mtxfleet_tests::lab::wait::wait_for;
-use mtxfleet_tests::lab::worker_process::WorkerProcess;
 use mtxfleet_tests::lab::{self, Lab};
 use mtxfleet_tests::notes;
-use mtxfleet_tests::server_binary::{self, ServerBinary};
+use mtxfleet_tests::server_binary::ServerBinary;
 
-const WITHIN: Duration = Duration::from_secs(60);
+use crate::{WITHIN, real, stand_in};
 
 /// Frames that every worker gets before and after the crash.
 const AT_REST: usize = 75;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_killed_distribution_node_costs_workers_no_frame_where_a_plain_reader_loses_some_on_mediamtx() {
-    let found = tokio::task::spawn_blocking(server_binary::find_real).await.expect("no panic");
-    match found.expect("MEDIAMTX_BIN works, when it is set") {
-        Ok(server) => a_killed_distribution_node_costs_no_frame(server).await,
-        Err(reasons) => notes::skipped("a crash on MediaMTX itself", &reasons.join("; ")),
+    if let Some(server) = real("a crash of a distribution node").await {
+        a_killed_distribution_node_costs_no_frame(server).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_killed_distribution_node_costs_workers_no_frame_where_a_plain_reader_loses_some_on_the_stand_in() {
+    a_killed_distribution_node_costs_no_frame(stand_in()).await;
 }
 
 async fn a_killed_distribution_node_costs_no_frame(server: ServerBinary) {
     let _alone = lab::alone().await;
+    let kind = server.kind.to_string();
     let builder = Lab::builder().cameras(CameraKind::DEMO).settings(Settings::demo()).server(server);
     let mut lab = builder.start().await.expect("a fleet");
     let each = PerCamera { workers: 1, controls: 1, viewers: 0 };
@@ -52,67 +55,10 @@ async fn a_killed_distribution_node_costs_no_frame(server: ServerBinary) {
     assert!(replayed > 0, "the crash met no worker: {:#?}", results.workers);
     assert!(results.lost_by_control() > 0, "the control lost nothing, so this proves nothing: {:#?}", results.control);
     notes::ran(&format!(
-        "a node killed with {legs} legs: {replayed} frames from recordings, 0 lost, longest pause {longest} ms; plain \
+        "a node killed with {legs} legs, on {kind}: {replayed} frames from recordings, 0 lost, longest pause {longest} ms; plain \
          readers lost {}",
         results.lost_by_control()
     ));
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_worker_that_is_killed_and_started_again_has_every_frame_on_mediamtx() {
-    let found = tokio::task::spawn_blocking(server_binary::find_real).await.expect("no panic");
-    match found.expect("MEDIAMTX_BIN works, when it is set") {
-        Ok(server) => a_killed_worker_has_every_frame(server).await.expect("it runs"),
-        Err(reasons) => notes::skipped("a worker killed and started again on MediaMTX itself", &reasons.join("; ")),
-    }
-}
-
-/// After so many frames more it is killed, and started again after so many milliseconds.
-const LIVES: [(usize, u64); 4] = [(60, 0), (37, 1500), (8, 300), (90, 4000)];
-
-async fn a_killed_worker_has_every_frame(server: ServerBinary) -> Result<()> {
-    let _alone = lab::alone().await;
-    let lab = Lab::builder().cameras([CameraKind::H264WithBFrames]).server(server).start().await?;
-    let truth = lab.record_camera("cam1").await?;
-    wait_for("the camera's frames", WITHIN, async || if truth.receives() { Ok(()) } else { Err("none") }).await?;
-    let mut worker = WorkerProcess::start(&lab, "anpr-1", "cam1", None, true)?;
-    let more = async |worker: &WorkerProcess, count: usize| -> Result<()> {
-        let wanted = worker.frames()? + count;
-        wait_for(format!("{count} more frames"), WITHIN, async || -> Result<()> {
-            let have = worker.frames()?;
-            ensure!(have >= wanted, "{have} of {wanted}; its log ends:\n{}", worker.process.log_tail());
-            Ok(())
-        })
-        .await
-    };
-    for (frames, pause) in LIVES {
-        more(&worker, frames).await?;
-        worker.process.kill();
-        tokio::time::sleep(Duration::from_millis(pause)).await;
-        worker.process.restart()?;
-    }
-    more(&worker, 100).await?;
-    worker.process.kill();
-    let lives = worker.lives()?;
-    tokio::time::sleep(Duration::from_millis(1500)).await;
-    let truth = truth.stop().await;
-
-    let ended = lives.frames.first().map_or(truth.ended, |frame| frame.at);
-    let found = compare::compare(&truth.arrivals, &lives.frames, ended)?;
-    // What was sent after the kill is nobody's.
-    ensure!((found.lost, found.duplicated, found.out_of_order, found.foreign) == (0, 0, 0, 0), "{found:#?} {lives:?}");
-    ensure!(lives.gaps.is_empty() && lives.errors.is_empty(), "{:?} {:?}", lives.gaps, lives.errors);
-    let resumed = lives.starts.iter().filter(|start| start.starts_with("resumed ")).count();
-    ensure!(resumed == LIVES.len() && lives.starts[0] == "live", "{:?}", lives.starts);
-    ensure!(lives.recorded > 0, "nothing came from the recording, so this proves nothing");
-    notes::ran(&format!(
-        "a worker killed {} times: {} frames, each there; {} from recordings, {} again after the last checkpoint, marked",
-        LIVES.len(),
-        lives.frames.len(),
-        lives.recorded,
-        lives.repeated
-    ));
-    Ok(())
 }
 
 /// How far two nodes of one machine may be apart in a stream, when every other process of it wants the same two cores.
@@ -120,11 +66,14 @@ const SKEW_MS: u64 = 100;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn with_two_legs_a_killed_node_costs_neither_frame_nor_pause_on_mediamtx() {
-    let found = tokio::task::spawn_blocking(server_binary::find_real).await.expect("no panic");
-    match found.expect("MEDIAMTX_BIN works, when it is set") {
-        Ok(server) => two_legs_cost_no_pause(server).await.expect("it runs"),
-        Err(reasons) => notes::skipped("a crash with two legs on MediaMTX itself", &reasons.join("; ")),
+    if let Some(server) = real("a crash with two legs").await {
+        two_legs_cost_no_pause(server).await.expect("it runs");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn with_two_legs_a_killed_node_costs_neither_frame_nor_pause_on_the_stand_in() {
+    two_legs_cost_no_pause(stand_in()).await.expect("it runs");
 }
 
 async fn two_legs_cost_no_pause(server: ServerBinary) -> Result<()> {
