@@ -285,6 +285,13 @@ impl Session {
         }
     }
 
+    fn recording(&mut self, event: playback::Event) {
+        let now = self.now();
+        if let Some(assembly) = &mut self.assembly {
+            self.replay.apply(now, event, assembly);
+        }
+    }
+
     /// Why the stream is over, when it is.
     fn verdict(&mut self) -> Option<Error> {
         if let Some(fatal) = self.fatal.take() {

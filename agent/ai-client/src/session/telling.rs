@@ -39,13 +39,6 @@ impl Session {
         self.moved = Some(Moved { drain, leg, new_leg, how, at: self.now(), frames });
     }
 
-    fn recording(&mut self, event: playback::Event) {
-        let now = self.now();
-        if let Some(assembly) = &mut self.assembly {
-            self.replay.apply(now, event, assembly);
-        }
-    }
-
     pub(super) fn report_move(&mut self) {
         let (now, frames) = (self.now(), self.assembly.as_ref().map_or(0, |assembly| assembly.watched_frames));
         let filling = self.assembly.as_ref().is_some_and(Assembly::is_filling);
