@@ -101,7 +101,10 @@ fn authorities(file: &std::path::Path) -> Result<RootCertStore, String> {
 
 fn sha256(hexadecimal: &str) -> Result<[u8; 32], String> {
     let digits: Vec<u8> = hexadecimal.bytes().filter(|byte| *byte != b':').collect();
-    let byte = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
+    let byte = |pair: &[u8]| {
+        let all_digits = pair.len() == 2 && pair.iter().all(u8::is_ascii_hexdigit);
+        u8::from_str_radix(std::str::from_utf8(pair).ok().filter(|_| all_digits)?, 16).ok()
+    };
     let bytes: Option<Vec<u8>> = digits.chunks(2).map(byte).collect();
     let bytes = bytes.and_then(|bytes| <[u8; 32]>::try_from(bytes).ok());
     bytes.ok_or_else(|| "a SHA-256 fingerprint is 64 hexadecimal digits".to_owned())
@@ -162,7 +165,8 @@ mod tests {
         let colons: Vec<String> = plain.as_bytes().chunks(2).map(|p| String::from_utf8_lossy(p).into_owned()).collect();
         assert_eq!(sha256(&plain), sha256(&colons.join(":")));
         assert!(sha256(&plain).is_ok_and(|bytes| bytes[..2] == [0, 255]));
-        for bad in ["", "00", &plain[1..], "zz".repeat(32).as_str(), "é".repeat(32).as_str()] {
+        for bad in ["", "00", &plain[1..], "zz".repeat(32).as_str(), "+f".repeat(32).as_str(), "é".repeat(32).as_str()]
+        {
             assert!(sha256(bad).is_err(), "{bad}");
         }
         let nowhere = Trust::Authorities("/nowhere/ca.pem".into());

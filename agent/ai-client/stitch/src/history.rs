@@ -147,14 +147,11 @@ impl History {
         self.entries.clear();
     }
 
-    /// The newest unit with this time, and with this last sequence number where one is given, among those emitted after
-    /// index `after` (all, with `None`). Looks first where a leg that goes on without loss will be.
-    pub(crate) fn find(&self, time: i64, last_seq: Option<i64>, after: Option<u64>) -> Option<u64> {
+    /// The newest unit with this time among those emitted after index `after` (all, with `None`). Looks first where a
+    /// leg that goes on without loss will be.
+    pub(crate) fn find(&self, time: i64, after: Option<u64>) -> Option<u64> {
         let start = after.map_or(0, |index| index + 1);
-        let is = |index: u64| {
-            let same = |entry: &Emitted| entry.time == time && last_seq.is_none_or(|seq| entry.last_seq == seq);
-            self.get(index).is_some_and(same)
-        };
+        let is = |index: u64| self.get(index).is_some_and(|entry| entry.time == time);
         if is(start) && !is(start + 1) {
             return Some(start);
         }

@@ -145,8 +145,7 @@ impl LegTrack {
         let Some(offsets) = self.offsets() else { return };
         let oldest = self.queue.len().saturating_sub(newest);
         let Some((last, index)) = (oldest..self.queue.len()).rev().find_map(|at| {
-            let unit = &self.queue[at];
-            let index = history.find(unit.time + offsets.time, self.seq_in_output(unit, history), self.met)?;
+            let index = history.find(self.queue[at].time + offsets.time, self.met)?;
             Some((at, index))
         }) else {
             return;
@@ -156,7 +155,7 @@ impl LegTrack {
             if at == last {
                 counters.duplicates_dropped += 1;
                 self.meet(index, &unit, history);
-            } else if history.find(unit.time + offsets.time, None, None).is_some() {
+            } else if history.find(unit.time + offsets.time, None).is_some() {
                 counters.duplicates_dropped += 1;
             } else {
                 counters.late_dropped += 1;
@@ -167,11 +166,7 @@ impl LegTrack {
     /// Called when another leg's unit was emitted: drops it here, with all before it.
     pub(crate) fn drop_just_emitted(&mut self, history: &History, counters: &mut Counters) {
         let (Some(offsets), Some(emitted)) = (self.offsets(), history.last()) else { return };
-        let same = |unit: &Unit| {
-            let seq = self.seq_in_output(unit, history);
-            unit.time + offsets.time == emitted.time && seq.is_none_or(|seq| seq == emitted.last_seq)
-        };
-        let Some(at) = self.queue.iter().rposition(same) else { return };
+        let Some(at) = self.queue.iter().rposition(|unit| unit.time + offsets.time == emitted.time) else { return };
         for position in 0..=at {
             let Some(unit) = self.pop() else { break };
             if position == at {
@@ -181,12 +176,6 @@ impl LegTrack {
                 counters.late_dropped += 1;
             }
         }
-    }
-
-    /// A unit's last sequence number as the output counts, where that can be told: a camera whose clock jumps back gives
-    /// one timestamp twice.
-    fn seq_in_output(&self, unit: &Unit, history: &History) -> Option<i64> {
-        self.offsets().filter(|_| self.numbers_hold(history)).map(|offsets| unit.last_seq + offsets.seq)
     }
 
     /// `unit` of this leg is the emitted unit at `index`: the sequence offset is read off it again.

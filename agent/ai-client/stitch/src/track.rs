@@ -323,7 +323,7 @@ impl Track {
             && ahead as f64 <= most
             && pace * by_clock < f64::from(i16::MAX)
             && self.history.renumbered().is_none()
-            && self.history.find(front.time, None, None).is_none()
+            && self.history.find(front.time, None).is_none()
     }
 
     /// Over the history, for an estimate; a burst of twice as many is allowed for.
