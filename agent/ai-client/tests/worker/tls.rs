@@ -143,9 +143,9 @@ async fn through_tls_a_worker_moves_without_loss_and_what_is_not_trusted_is_a_cl
     let pinned = scene.config(Trust::Certificate(scene.fingerprint.clone()));
     Stream::open(pinned.clone()).await?.close().await;
 
-    // MediaMTX waits before it refuses a password.
+    // MediaMTX waits some seconds before it refuses a password.
     let refusal = async |config: StreamConfig| -> Result<String> {
-        let config = StreamConfig { open_timeout: Duration::from_secs(4), ..config };
+        let config = StreamConfig { open_timeout: Duration::from_secs(10), ..config };
         Ok(Stream::open(config).await.err().context("it opened")?.to_string())
     };
     let other = scene.fingerprint.replace(|digit: char| digit.is_ascii_hexdigit(), "0");

@@ -4,7 +4,7 @@
 use std::sync::{Arc, Mutex};
 
 use anyhow::{Context as _, Result, ensure};
-use mtxfleet_ai_client::{Item, State, Stream, StreamConfig};
+use mtxfleet_ai_client::{Discontinuity, Item, State, Stream, StreamConfig};
 use mtxfleet_tests::lab::camera::{Camera, CameraKind};
 use mtxfleet_tests::lab::wait::{PATIENCE, wait_for};
 use mtxfleet_tests::plain_reader::{PacketReader, SeenPacket, payload_hash};
@@ -22,7 +22,7 @@ struct Reading {
     stream: String,
     agent: Agent,
     status: tokio::sync::watch::Receiver<mtxfleet_ai_client::Status>,
-    got: Arc<Mutex<(Tracks, usize)>>,
+    got: Arc<Mutex<(Tracks, Vec<Discontinuity>)>>,
     stop: tokio::sync::oneshot::Sender<()>,
     task: tokio::task::JoinHandle<Result<()>>,
     truth: PacketReader,
@@ -49,7 +49,7 @@ impl Reading {
         };
         let mut frames = Stream::open(config).await?;
         let status = frames.watch();
-        let got = Arc::new(Mutex::new((vec![Vec::new(); frames.tracks().len()], 0)));
+        let got = Arc::new(Mutex::new((vec![Vec::new(); frames.tracks().len()], Vec::new())));
         let (stop, mut stopped) = tokio::sync::oneshot::channel();
         let sink = Arc::clone(&got);
         let task = tokio::spawn(async move {
@@ -63,7 +63,7 @@ impl Reading {
                     Item::Frame(frame) => {
                         sink.0[frame.track].extend(frame.packets().map(|packet| payload_hash(packet.payload)));
                     }
-                    Item::Discontinuity(_) => sink.1 += 1,
+                    Item::Discontinuity(gap) => sink.1.push(gap),
                 }
             }
             frames.close().await;
@@ -80,7 +80,7 @@ impl Reading {
 
     async fn move_to(&mut self, fleet: &Fleet, n: usize, to: &str) -> Result<()> {
         let (from, enough) = (if to == "a" { "b" } else { "a" }, self.packets() + 40);
-        wait_for("packets", PATIENCE, async || {
+        wait_for(format!("packets of {}", self.stream), PATIENCE, async || {
             let now = self.packets();
             if now >= enough { Ok(()) } else { Err(format!("{now} of {enough}")) }
         })
@@ -105,7 +105,7 @@ impl Reading {
         self.task.await??;
         let sent: Vec<SeenPacket> = self.truth.packets();
         let (got, gaps) = std::mem::take(&mut *self.got.lock().expect("unpoisoned"));
-        ensure!(gaps == 0, "{}: {gaps} gaps were told", self.stream);
+        ensure!(gaps.is_empty(), "{}: gaps were told: {gaps:?}", self.stream);
         for (track, got) in got.iter().enumerate() {
             let sent: Vec<u64> = sent.iter().filter(|p| p.track == track).map(|packet| packet.payload_hash).collect();
             let begin = got.first().and_then(|_| sent.windows(got.len()).position(|window| window == got));
