@@ -47,8 +47,9 @@ const AFTER_REFUSAL: Duration = Duration::from_secs(30);
 /// A predecessor's intent is finished for so long; then its reasons may have passed.
 const INTENT_HOLDS: Duration = Duration::from_secs(30);
 
-/// An instance that has had its time to boot counts for so long more: it is being replaced, or not, by then.
-const JUDGED_WITHIN: Duration = Duration::from_secs(10);
+/// An instance that has had its time to boot counts for so long more, and until the next listing: it is being replaced, or
+/// not, by then.
+const JUDGED_WITHIN: Duration = Duration::from_secs(20);
 
 /// An instance that was ended is not ended again before.
 const END_AGAIN: Duration = Duration::from_secs(60);
@@ -577,7 +578,8 @@ impl Growing {
     }
 
     fn may_boot(&self, now: Mono, instance: &InstanceId) -> bool {
-        self.launches.age(now, instance).is_some_and(|age| age < self.settings.boot_deadline + JUDGED_WITHIN)
+        let until = self.settings.boot_deadline + self.settings.poll_every + JUDGED_WITHIN;
+        self.launches.age(now, instance).is_some_and(|age| age < until)
     }
 
     fn number(&mut self) -> u64 {

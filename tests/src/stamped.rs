@@ -56,7 +56,7 @@ impl Kind {
     #[must_use]
     pub const fn nth(n: usize) -> Self {
         let codec = if n % 4 == 1 { VideoCodec::H265 } else { VideoCodec::H264 };
-        Self { codec, b_frames: n % 2 == 0, sound: n % 4 >= 2, metadata: n % 8 == 7 }
+        Self { codec, b_frames: n.is_multiple_of(2), sound: n % 4 >= 2, metadata: n % 8 == 7 }
     }
 
     fn medias(self) -> Vec<Media> {
@@ -157,7 +157,7 @@ async fn run(mut publisher: Publisher, kind: Kind, begin: Begin, sent: &Sent) ->
                 publisher.send(1, [&packet]).await?;
             }
         }
-        if kind.metadata && counter % METADATA_EVERY == 0 {
+        if kind.metadata && counter.is_multiple_of(METADATA_EVERY) {
             let document = stamped(counter / METADATA_EVERY, 900);
             let timestamp = begin.timestamp.wrapping_add(counter as u32 * TICKS);
             let cut = document.chunks(FRAGMENT).enumerate();
@@ -177,7 +177,7 @@ async fn run(mut publisher: Publisher, kind: Kind, begin: Begin, sent: &Sent) ->
 /// The one slice of a picture: its header, then the stamp.
 #[must_use]
 pub fn picture(codec: VideoCodec, counter: u64) -> Vec<u8> {
-    let key = counter % GOP == 0;
+    let key = counter.is_multiple_of(GOP);
     let mut nal = match codec {
         VideoCodec::H264 => vec![if key { 0x65 } else { 0x41 }, SLICE],
         VideoCodec::H265 => vec![if key { 19 << 1 } else { 1 << 1 }, 1, SLICE],

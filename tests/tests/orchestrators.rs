@@ -11,8 +11,7 @@ use mtxfleet_tests::lab::wait::{PATIENCE, wait_for};
 use mtxfleet_tests::lab::{self, Lab, programs};
 use mtxfleet_tests::notes;
 use mtxfleet_wire::{
-    DecisionEffect, DecisionView, DrainOutcome, DrainRecord, Ill, NodeId, NodeState, OrchestratorView, OutcomeView,
-    Role,
+    DecisionEffect, DecisionView, DrainOutcome, DrainRecord, NodeId, NodeState, OrchestratorView, OutcomeView, Role,
 };
 
 /// Windows, a drain with its viewers, and a machine that is shared.
@@ -170,27 +169,6 @@ async fn an_elected_node_tries_is_held_then_drains_nodes_and_puts_one_back_when_
         assert!(text.contains(part), "{part} in\n{text}{}", String::from_utf8_lossy(&shown.stderr));
     }
     notes::ran(&format!("orchestrated drains and a cancelled one, on {}:\n{text}", lab.server.kind));
-
-    // A full disk: the node looks idle, and is broken. It is not counted, and balancers send nothing there.
-    let full = in_state(&lab, NodeState::Active).await.expect("said").swap_remove(0);
-    let folder = lab.folder().to_owned();
-    let node = lab.node_mut(&full).expect("there");
-    let table = "[mediamtx]\nmin_disk_free = \"1000TiB\"";
-    node.reconfigure(&folder, |text| text.replacen("[mediamtx]", table, 1)).expect("written");
-    node.agent.process.signal(libc::SIGTERM);
-    node.restart_agent().await.expect("it comes up");
-    let unhealthy = |decision: &DecisionView| decision.inputs.unhealthy == 1;
-    let seen = wait_decided(&lab, "one that counts an unhealthy node", unhealthy).await.expect("counted");
-    assert_eq!((seen.inputs.serving, seen.wanted), (2, 3), "it is missed, and not the least loaded: {seen:#?}");
-    let load = lab.node(&full).expect("there").agent.member().await.expect("answered").load.expect("a report");
-    assert_eq!(load.health.expect("it looks after it").ills, [Ill::Disk]);
-    wait_for("HAProxy to send nothing there", PATIENCE, async || -> Result<()> {
-        let state = lab.balancer.statistics().reader_backend(&full).await?;
-        ensure!(!state.status.starts_with("UP"), "{}", state.status);
-        Ok(())
-    })
-    .await
-    .expect("down");
 
     drop(more);
     let results = audience.finish().await.expect("comparable");

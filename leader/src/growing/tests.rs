@@ -338,8 +338,10 @@ fn instances_whose_agents_never_speak_count_as_launching_until_the_deadline_and_
     let known: BTreeSet<InstanceId> = [id("i-1"), id("i-2")].into();
     assert_eq!(world.growing.launching(world.mono(), &known).len(), 1);
     world.seconds(70);
-    assert_eq!(world.growing.launching(world.mono(), &known).len(), 0);
     assert_eq!(world.growing.progress(world.mono(), &known).orphans, [id("i-3")]);
+    assert_eq!(world.growing.launching(world.mono(), &known).len(), 1, "it holds its place until it is judged");
+    world.seconds(20);
+    assert_eq!(world.growing.launching(world.mono(), &known).len(), 0, "nobody replaces it");
 }
 
 #[test]

@@ -17,6 +17,9 @@ use super::process::Process;
 /// Between two looks at a playlist; a segment lasts 1 s at least.
 const LOOK_EVERY: Duration = Duration::from_millis(300);
 
+/// The first playlist comes when there are segments to play.
+const ANSWER: Duration = Duration::from_secs(30);
+
 /// An HLS player of one session: it never opens a second one. Dropping it stops it.
 #[derive(Debug)]
 pub struct HlsViewer {
@@ -87,11 +90,11 @@ async fn watch_stream(url: &str, tell: &watch::Sender<HlsProgress>) -> Result<()
 }
 
 async fn get(url: Url) -> Result<String> {
-    Ok(client().get(url).send().await?.error_for_status()?.text().await?)
+    Ok(client().get(url).timeout(ANSWER).send().await?.error_for_status()?.text().await?)
 }
 
 async fn get_bytes(url: Url) -> Result<usize> {
-    Ok(client().get(url).send().await?.error_for_status()?.bytes().await?.len())
+    Ok(client().get(url).timeout(ANSWER).send().await?.error_for_status()?.bytes().await?.len())
 }
 
 /// A Chromium that shows MediaMTX's page of a stream, which plays it over WHEP.

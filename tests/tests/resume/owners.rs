@@ -28,6 +28,7 @@ const NOT_WRITTEN: usize = 15;
 const AWAY: usize = 50;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "not finished: the first node takes the camera back by itself, so its crash part proves nothing yet"]
 async fn what_any_owner_recorded_is_there_and_what_nobody_did_is_named() {
     owners_come_and_go().await.expect("it runs");
 }

@@ -164,7 +164,7 @@ fn a_picture_joined_in_its_middle_after_a_crash_does_not_come_out_torn() {
 #[test]
 fn a_document_of_several_packets_that_comes_long_after_a_handover_is_whole() {
     let mut source = camera(&[Kind::H264, Kind::Opaque], 5);
-    source.tracks[1].units.retain(|unit| unit.sent.as_millis() % 3_000 == 0);
+    source.tracks[1].units.retain(|unit| unit.sent.as_millis().is_multiple_of(3_000));
     let (documents, mut sequence) = (source.tracks[1].units.len(), 65_000);
     for unit in &mut source.tracks[1].units {
         unit.first_seq = sequence;

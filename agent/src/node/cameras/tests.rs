@@ -294,8 +294,8 @@ fn a_drain_that_begins_while_cameras_change_hands_takes_their_place() {
     site.pass(1);
     assert!(site.world.node.changing_hands.under_way.is_none());
     assert!(site.effects.contains(&Effect::PublishMoves(None)));
-    let paces = site.effects.iter().filter(|effect| matches!(effect, Effect::SetPace(_)));
-    assert_eq!(paces.last(), Some(&Effect::SetPace(crate::node::effect::Pace::Brisk)));
+    let mut paces = site.effects.iter().filter(|effect| matches!(effect, Effect::SetPace(_)));
+    assert_eq!(paces.next_back(), Some(&Effect::SetPace(crate::node::effect::Pace::Brisk)));
 }
 
 #[test]

@@ -38,13 +38,13 @@ async fn list(
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
     headers: HeaderMap,
     Query(query): Parameters,
-) -> Result<Response, Response> {
+) -> Result<Response, Refused> {
     let folder = folder(&server, peer, &headers, &query)?;
     let time = |name: &str| query.get(name).map(|text| parse_time(text, name)).transpose();
     let (start, end) = (time("start")?, time("end")?);
     let found = overlapping(&folder, start, end);
     if found.is_empty() {
-        return Err(none().into_response());
+        return Err(none().into());
     }
     let mut spans: Vec<(Duration, Duration)> = Vec::new();
     for run in found.chunk_by(|before, segment| segment.goes_on_from(before)) {
@@ -64,7 +64,7 @@ async fn list(
         last.1 = last.1.min(end.saturating_sub(last.0));
     }
     if spans.is_empty() {
-        return Err(none().into_response());
+        return Err(none().into());
     }
     let path = query.get("path").map_or("", String::as_str);
     let entry = |(start, length): (Duration, Duration)| {
@@ -80,7 +80,7 @@ async fn read(
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
     headers: HeaderMap,
     Query(query): Parameters,
-) -> Result<Response, Response> {
+) -> Result<Response, Refused> {
     let folder = folder(&server, peer, &headers, &query)?;
     let text = |name: &str| query.get(name).map_or("", String::as_str);
     let start = parse_time(text("start"), "start")?;
@@ -90,13 +90,13 @@ async fn read(
         return Err(bad("invalid format: the stand-in knows fmp4"));
     }
     let found = overlapping(&folder, Some(start), Some(start + duration));
-    let run = found.chunk_by(|before, segment| segment.goes_on_from(before)).next().ok_or(none().into_response())?;
+    let run = found.chunk_by(|before, segment| segment.goes_on_from(before)).next().ok_or_else(none)?;
     let mut taken = of_file(&folder, &run[0])?;
     for segment in &run[1..] {
         taken.samples.extend(of_file(&folder, segment)?.samples);
     }
     let offset = run[0].start.as_nanos() as i64 - start.as_nanos() as i64;
-    let body = cut(&taken, offset, duration).ok_or(none().into_response())?;
+    let body = cut(&taken, offset, duration).ok_or_else(none)?;
     Ok(([(header::CONTENT_TYPE, "video/mp4")], body).into_response())
 }
 
@@ -106,9 +106,8 @@ struct Taken {
     samples: Vec<Sample>,
 }
 
-fn of_file(folder: &std::path::Path, segment: &Segment) -> Result<Taken, Response> {
-    let (header, samples) =
-        file::read(folder, segment).map_err(|why| error(StatusCode::BAD_REQUEST, why.to_string()).into_response())?;
+fn of_file(folder: &std::path::Path, segment: &Segment) -> Result<Taken, Refused> {
+    let (header, samples) = file::read(folder, segment).map_err(|why| bad(&why.to_string()))?;
     Ok(Taken { header, samples })
 }
 
@@ -205,12 +204,12 @@ fn folder(
     peer: SocketAddr,
     headers: &HeaderMap,
     query: &BTreeMap<String, String>,
-) -> Result<PathBuf, Response> {
+) -> Result<PathBuf, Refused> {
     let path = query.get("path").map_or("", String::as_str);
     let given = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
     let credentials = given.and_then(Credentials::from_header);
     if let Err(unauthorized) = server.authorize(Action::Playback, path, credentials.as_ref(), peer.ip()) {
-        return Err(api::unauthorized(unauthorized));
+        return Err(api::unauthorized(unauthorized).into());
     }
     let settings = server.recording_of(path).ok_or_else(|| bad("path is not configured, or not recorded"))?;
     let folder = settings.folder_of(path).ok_or_else(|| bad("invalid path name"))?;
@@ -220,16 +219,37 @@ fn folder(
     }
 }
 
+/// An answer that is no recording.
+struct Refused(Box<Response>);
+
+impl From<Response> for Refused {
+    fn from(answer: Response) -> Self {
+        Self(Box::new(answer))
+    }
+}
+
+impl From<ApiError> for Refused {
+    fn from(error: ApiError) -> Self {
+        error.into_response().into()
+    }
+}
+
+impl IntoResponse for Refused {
+    fn into_response(self) -> Response {
+        *self.0
+    }
+}
+
 fn none() -> ApiError {
     error(StatusCode::NOT_FOUND, "no recording segments found")
 }
 
-fn bad(why: &str) -> Response {
-    error(StatusCode::BAD_REQUEST, why).into_response()
+fn bad(why: &str) -> Refused {
+    error(StatusCode::BAD_REQUEST, why).into()
 }
 
 /// RFC 3339, since 1970.
-fn parse_time(text: &str, name: &str) -> Result<Duration, Response> {
+fn parse_time(text: &str, name: &str) -> Result<Duration, Refused> {
     let time: jiff::Timestamp = text.parse().map_err(|_| bad(&format!("invalid {name}: {text:?}")))?;
     Duration::try_from(time.duration_since(jiff::Timestamp::UNIX_EPOCH)).map_err(|_| bad(&format!("invalid {name}")))
 }

@@ -109,9 +109,9 @@ fn whatever_fails_silence_is_noticed_by_all_and_nobody_dies_alive() {
 #[test]
 fn each_defect_is_found_by_its_invariant() {
     let expected = [
-        (Defect::NobodyLooks, &[Invariant::SilenceIsSuspectedByAll][..]),
-        (Defect::NobodyReports, &[Invariant::SilenceIsConfirmedByAll]),
-        (Defect::NobodyReturns, &[Invariant::LifeIsSeenByAll, Invariant::NobodyDiesAlive]),
+        (Defect::OneIsBlind, &[Invariant::SilenceIsSuspectedByAll][..]),
+        (Defect::ReportsAreLost, &[Invariant::SilenceIsConfirmedByAll]),
+        (Defect::TheStoppedStayMute, &[Invariant::LifeIsSeenByAll, Invariant::NobodyDiesAlive]),
     ];
     for (defect, invariants) in expected {
         let (_, _, broken) = run(TRIES * 1_000, Some(defect));

@@ -22,11 +22,11 @@ const HELD_UP: Micros = 250 * MS;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Defect {
     /// One node never looks.
-    NobodyLooks,
+    OneIsBlind,
     /// Reports, and with them the suspicions of others, are never passed on.
-    NobodyReports,
+    ReportsAreLost,
     /// Who was stopped never speaks again.
-    NobodyReturns,
+    TheStoppedStayMute,
 }
 
 #[derive(Debug)]
@@ -242,14 +242,14 @@ impl World {
                 Vec::new()
             }
             What::Look => {
-                let blind = self.defect == Some(Defect::NobodyLooks) && to == 0 && now > SETTLED;
+                let blind = self.defect == Some(Defect::OneIsBlind) && to == 0 && now > SETTLED;
                 let changes = if blind { Vec::new() } else { process.look(now, &self.names, &self.reports) };
                 self.push(now + LOOK, to, event.life, What::Look);
                 changes
             }
             What::Report => {
                 let changes = process.publish(now, &self.names, &mut self.reports);
-                if self.defect == Some(Defect::NobodyReports) {
+                if self.defect == Some(Defect::ReportsAreLost) {
                     process.known[to].report = 0;
                 }
                 self.push(now + REPORT, to, event.life, What::Report);
@@ -348,7 +348,7 @@ impl World {
                 self.hold(node, time);
                 self.machines[node].stopped = true;
                 self.push(self.machines[node].held_until, node, life, What::Continue);
-                if self.defect == Some(Defect::NobodyReturns) {
+                if self.defect == Some(Defect::TheStoppedStayMute) {
                     self.machines[node].held_until = Micros::MAX / 2;
                 }
                 self.timed = None;
