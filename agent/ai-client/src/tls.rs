@@ -19,6 +19,9 @@ use tokio_rustls::TlsConnector;
 /// A door that nobody has come through by then closes.
 const DOOR_OPEN: Duration = Duration::from_secs(10);
 
+/// A server that speaks RTSP without TLS may wait for the rest of what it takes for a request, for ever.
+const HANDSHAKE: Duration = Duration::from_secs(5);
+
 /// Which servers are trusted behind `rtsps://`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum Trust {
@@ -76,7 +79,9 @@ impl Tls {
     pub(crate) async fn door(&self, host: &str, port: u16) -> std::io::Result<SocketAddr> {
         let server = TcpStream::connect((host.trim_matches(['[', ']']), port)).await?;
         server.set_nodelay(true)?;
-        let mut server = self.connector.connect(self.name.clone(), server).await?;
+        let handshake = tokio::time::timeout(HANDSHAKE, self.connector.connect(self.name.clone(), server));
+        let no_tls = |_| std::io::Error::other("the server does not answer in TLS");
+        let mut server = handshake.await.map_err(no_tls)??;
         let door = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let address = door.local_addr()?;
         tokio::spawn(async move {

@@ -163,6 +163,6 @@ async fn through_tls_a_worker_moves_without_loss_and_what_is_not_trusted_is_a_cl
     assert!(other.contains("another certificate"), "{other}");
     assert!(wrong.contains("refuses this user and password"), "{wrong}");
     assert!(anonymous.contains("asks for user and password"), "{anonymous}");
-    assert!(plain_port.contains("RTSPS at"), "{plain_port}");
+    assert!(plain_port.contains("does not answer in TLS"), "{plain_port}");
     Ok(())
 }
