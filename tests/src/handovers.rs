@@ -9,6 +9,7 @@
 //! counts takes part in the result.
 
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
@@ -48,7 +49,7 @@ const BEFORE_WRAP: u16 = 1_500;
 pub struct Plan {
     /// Cameras, with a worker each.
     pub streams: usize,
-    /// Of each worker.
+    /// Of all workers together.
     pub moves: usize,
     /// Of each of two plain readers that reconnect at once.
     pub control_moves: usize,
@@ -84,10 +85,11 @@ pub async fn run(binary: &ServerBinary, plan: Plan) -> Result<Outcome> {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let mut rig = Rig::start(binary, plan.streams).await?;
     let began = Instant::now();
+    let left = AtomicUsize::new(plan.moves);
     let mut workers = Vec::new();
     for (number, camera) in rig.cameras.iter().enumerate() {
         let agent = Agent::start(&mut rig.addresses).await?;
-        workers.push(work(number, plan.moves, agent, &rig.nodes, &camera.sent));
+        workers.push(work(number, &left, agent, &rig.nodes, &camera.sent));
     }
     let plain_readers = rig.cameras.iter().enumerate().take(2);
     let controls = plain_readers.map(|(number, camera)| plain(number, plan.control_moves, &rig.nodes, &camera.sent));
@@ -176,7 +178,7 @@ async fn wait_for_paths(api: SocketAddr, count: usize) -> Result<()> {
 /// One worker: moves there and elsewhere, and is held against what its camera sent.
 async fn work(
     number: usize,
-    moves: usize,
+    left: &AtomicUsize,
     mut agent: Agent,
     nodes: &[SocketAddr],
     sent: &Sent,
@@ -209,8 +211,9 @@ async fn work(
         anyhow::Ok((seen, counters))
     });
     agent.wait_for_listeners(1).await?;
-    let mut done = Vec::with_capacity(moves);
-    for n in 0..moves {
+    let mut done = Vec::new();
+    while left.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(1)).is_ok() {
+        let n = done.len();
         let until = *seen_so_far.borrow() + AT_REST + (n * 7 + number * 3) % (AT_REST + 1);
         tokio::time::timeout(PATIENCE, seen_so_far.wait_for(|now| *now >= until)).await.context("no frames")??;
         let to = (at + 1 + (n + number) % (nodes.len() - 1)) % nodes.len();
@@ -248,7 +251,7 @@ fn take(seen: &mut Seen, item: Item) {
     };
     match &frame.data {
         Data::AnnexB(bytes) => seen.pictures.push((counter_of_picture(bytes), Instant::now())),
-        Data::Payloads(pieces) => seen.sounds.extend(pieces.iter().map(|piece| counter(piece))),
+        Data::Payloads(pieces) => seen.others.entry(frame.track).or_default().push(counter(&pieces.concat())),
     }
 }
 

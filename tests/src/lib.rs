@@ -9,6 +9,7 @@ pub mod notes;
 pub mod plain_reader;
 pub mod publisher;
 pub mod scripted_agent;
+pub mod scripted_server;
 pub mod server_binary;
 pub mod stamped;
 pub mod standin;

@@ -61,7 +61,7 @@ pub struct SeenPacket {
     pub marker: bool,
     /// RTP synchronisation source: one per server and track.
     pub ssrc: u32,
-    /// FNV-1a of the payload.
+    /// [`payload_hash`] of the payload.
     pub payload_hash: u64,
     /// When it was here.
     pub at: Instant,
@@ -237,7 +237,7 @@ async fn read_packets(url: &str, sink: &Sink<SeenPacket>) -> anyhow::Result<()> 
                 rtp_timestamp: packet.timestamp().timestamp() as u32,
                 marker: packet.mark(),
                 ssrc: packet.ssrc(),
-                payload_hash: fnv1a(FNV_OFFSET, packet.payload()),
+                payload_hash: payload_hash(packet.payload()),
                 at: Instant::now(),
             }),
             PacketItem::Rtcp(compound) => {
@@ -325,6 +325,12 @@ pub fn vcl_hash(codec: VideoCodec, length_prefixed: &[u8]) -> Option<u64> {
 }
 
 const FNV_OFFSET: u64 = 0xcbf2_9ce4_8422_2325;
+
+/// FNV-1a of a packet's payload.
+#[must_use]
+pub fn payload_hash(payload: &[u8]) -> u64 {
+    fnv1a(FNV_OFFSET, payload)
+}
 
 /// Fowler-Noll-Vo 1a, 64 bits: quick without optimisation, which cryptographic hashes are not.
 fn fnv1a(seed: u64, data: &[u8]) -> u64 {

@@ -22,6 +22,9 @@ const TICKS: u32 = 3_600;
 /// Pieces of sound in the time of a picture.
 const SOUNDS: u64 = 2;
 
+/// Pictures between two documents of metadata: longer than a silent track holds a handover up.
+const METADATA_EVERY: u64 = 80;
+
 /// Pictures between two keyframes.
 const GOP: u64 = 25;
 
@@ -44,6 +47,8 @@ pub struct Kind {
     pub b_frames: bool,
     /// G.711 beside it, as a second track.
     pub sound: bool,
+    /// ONVIF metadata beside it, as the last track: a document of several packets now and then.
+    pub metadata: bool,
 }
 
 impl Kind {
@@ -51,7 +56,7 @@ impl Kind {
     #[must_use]
     pub const fn nth(n: usize) -> Self {
         let codec = if n % 4 == 1 { VideoCodec::H265 } else { VideoCodec::H264 };
-        Self { codec, b_frames: n.is_multiple_of(2), sound: n % 4 >= 2 }
+        Self { codec, b_frames: n.is_multiple_of(2), sound: n % 4 >= 2, metadata: n % 8 == 7 }
     }
 
     fn medias(self) -> Vec<Media> {
@@ -65,7 +70,9 @@ impl Kind {
             VideoCodec::H265 => Media { media: "video", payload_type: 96, rtpmap: Some("H265/90000"), fmtp: None },
         };
         let sound = Media { media: "audio", payload_type: 0, rtpmap: Some("PCMU/8000"), fmtp: None };
-        std::iter::once(video).chain(self.sound.then_some(sound)).collect()
+        let metadata =
+            Media { media: "application", payload_type: 107, rtpmap: Some("vnd.onvif.metadata/90000"), fmtp: None };
+        [Some(video), self.sound.then_some(sound), self.metadata.then_some(metadata)].into_iter().flatten().collect()
     }
 }
 
@@ -127,6 +134,7 @@ impl Drop for StampedCamera {
 async fn run(mut publisher: Publisher, kind: Kind, begin: Begin, sent: &Sent) -> Result<()> {
     let mut video = Packetiser { payload_type: 96, sequence: begin.sequence, ssrc: 0x51 };
     let mut sound = Packetiser { payload_type: 0, sequence: begin.sequence, ssrc: 0x52 };
+    let mut metadata = Packetiser { payload_type: 107, sequence: begin.sequence, ssrc: 0x53 };
     let mut due = tokio::time::interval(INTERVAL);
     // Late is late: a camera does not hurry afterwards.
     due.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -139,7 +147,7 @@ async fn run(mut publisher: Publisher, kind: Kind, begin: Begin, sent: &Sent) ->
             (true, _) => counter - 1,
         };
         let nal = picture(kind.codec, counter);
-        let packets = packets(kind.codec, &nal, begin.timestamp.wrapping_add(shown as u32 * TICKS), &mut video);
+        let packets = picture_packets(kind.codec, &nal, begin.timestamp.wrapping_add(shown as u32 * TICKS), &mut video);
         let (first, second) = packets.split_at(packets.len() / 2);
         publisher.send(0, first).await?;
         if kind.sound {
@@ -148,6 +156,13 @@ async fn run(mut publisher: Publisher, kind: Kind, begin: Begin, sent: &Sent) ->
                     sound.packet(begin.timestamp.wrapping_add(piece as u32 * 160), false, &stamped(piece, 160));
                 publisher.send(1, [&packet]).await?;
             }
+        }
+        if kind.metadata && counter.is_multiple_of(METADATA_EVERY) {
+            let document = stamped(counter / METADATA_EVERY, 900);
+            let timestamp = begin.timestamp.wrapping_add(counter as u32 * TICKS);
+            let cut = document.chunks(FRAGMENT).enumerate();
+            let packets: Vec<Bytes> = cut.map(|(n, piece)| metadata.packet(timestamp, n == 2, piece)).collect();
+            publisher.send(1 + usize::from(kind.sound), &packets).await?;
         }
         tokio::time::sleep(SPREAD).await;
         publisher.send(0, second).await?;
@@ -159,8 +174,9 @@ async fn run(mut publisher: Publisher, kind: Kind, begin: Begin, sent: &Sent) ->
     Ok(())
 }
 
-/// One slice: its header, then the stamp.
-fn picture(codec: VideoCodec, counter: u64) -> Vec<u8> {
+/// The one slice of a picture: its header, then the stamp.
+#[must_use]
+pub fn picture(codec: VideoCodec, counter: u64) -> Vec<u8> {
     let key = counter.is_multiple_of(GOP);
     let mut nal = match codec {
         VideoCodec::H264 => vec![if key { 0x65 } else { 0x41 }, SLICE],
@@ -172,7 +188,7 @@ fn picture(codec: VideoCodec, counter: u64) -> Vec<u8> {
 }
 
 /// Fragments, as RFC 6184 section 5.8 and RFC 7798 section 4.4.3 have them.
-fn packets(codec: VideoCodec, nal: &[u8], timestamp: u32, to: &mut Packetiser) -> Vec<Bytes> {
+pub fn picture_packets(codec: VideoCodec, nal: &[u8], timestamp: u32, to: &mut Packetiser) -> Vec<Bytes> {
     let header = if codec == VideoCodec::H264 { 1 } else { 2 };
     let pieces: Vec<&[u8]> = nal[header..].chunks(FRAGMENT).collect();
     let last = pieces.len() - 1;

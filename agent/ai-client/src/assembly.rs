@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
+use bytes::Bytes;
 use mtxfleet_stitch::{AccessUnit, Codec, LegKey, Output, RtpPacket, Stitch, StitchConfig, TrackConfig, TrackId};
 use mtxfleet_wire::StitchCounters;
 
@@ -19,6 +20,9 @@ use crate::wall::WallClock;
 /// Frames that may wait for a recording. More, and they go on without it.
 const MOST_HELD: usize = 4096;
 const MOST_HELD_BYTES: usize = 64 << 20;
+
+/// Legs whose parameter sets are kept, those that are closed included.
+const LEGS_REMEMBERED: usize = 4;
 
 /// While a worker that starts again is further behind than this, live frames are not looked at.
 const NEAR: Duration = Duration::from_secs(3);
@@ -35,6 +39,8 @@ pub(crate) struct Assembly {
     /// The stitch's clock never runs backwards.
     stitch_now: Duration,
     clocks: Vec<WallClock<LegKey>>,
+    /// Of each leg that is open, the parameter sets of each track: a camera that comes back may have others.
+    parameters: Vec<(LegKey, Vec<Bytes>)>,
     /// The first video track, or the first track where there is none.
     watched: usize,
     pace: Pace,
@@ -81,6 +87,7 @@ impl Assembly {
             unread: Duration::ZERO,
             stitch_now: Duration::ZERO,
             clocks,
+            parameters: Vec::new(),
             watched,
             pace: Pace::default(),
             splice,
@@ -100,9 +107,12 @@ impl Assembly {
         &self.tracks
     }
 
-    pub(crate) fn open_leg(&mut self, now: Duration) -> LegKey {
+    /// `described` are the stream's tracks as this leg's server has them.
+    pub(crate) fn open_leg(&mut self, now: Duration, described: &[Track]) -> LegKey {
         let now = self.stitch_time(now);
-        self.stitch.open_leg(now)
+        let leg = self.stitch.open_leg(now);
+        self.parameters.push((leg, described.iter().map(|track| track.parameter_sets.clone()).collect()));
+        leg
     }
 
     pub(crate) fn push(&mut self, now: Duration, leg: LegKey, item: LegItem) {
@@ -132,6 +142,12 @@ impl Assembly {
         self.stitch.close_leg(now, leg);
         self.collect();
         self.clocks.iter_mut().for_each(|clock| clock.forget(&leg));
+        // What a closed leg brought may still wait in the stitch, and recordings want the last one's.
+        if let Some(at) =
+            self.parameters.iter().position(|(of, _)| *of == leg).filter(|_| self.parameters.len() > LEGS_REMEMBERED)
+        {
+            self.parameters.remove(at);
+        }
     }
 
     pub(crate) fn tick(&mut self, now: Duration) {
@@ -227,6 +243,9 @@ impl Assembly {
     fn unit(&mut self, unit: &AccessUnit) {
         let index = unit.track.0;
         let (Some(track), Some(clock)) = (self.tracks.get(index), self.clocks.get_mut(index)) else { return };
+        let mut none = Bytes::new();
+        let sets = self.parameters.iter_mut().find(|(leg, _)| *leg == unit.leg);
+        let sets = sets.and_then(|(_, sets)| sets.get_mut(index)).unwrap_or(&mut none);
         let now = self.started.elapsed();
         let own = unit.packets.first().map_or(0, |packet| packet.timestamp);
         let frame = Frame {
@@ -235,7 +254,7 @@ impl Assembly {
             rtp_time: unit.rtp_time,
             wall: clock.of_frame(unit.leg, own, unit.rtp_time),
             keyframe: unit.keyframe,
-            data: frame::data(&unit.packets, unit.keyframe, track, self.rtp_packets),
+            data: frame::data(&unit.packets, unit.keyframe, track.codec, sets, self.rtp_packets),
             received: self.started + (unit.received + self.unread).min(now),
             recorded: false,
             decode_only: false,
@@ -338,13 +357,15 @@ impl Assembly {
     pub(crate) fn recorded(&mut self, unit: playback::Unit) {
         let (Some(splice), Some(track)) = (&mut self.splice, self.tracks.get(self.watched)) else { return };
         let Recorded { hash, ticks, timed, keyframe, wall, frame: packets } = unit;
+        // A recording has its parameter sets in it; where not, those that the camera has now are the best guess.
+        let mut sets = self.parameters.last().and_then(|(_, sets)| sets.get(self.watched)).cloned().unwrap_or_default();
         let frame = Frame {
             track: self.watched,
             codec: track.codec,
             rtp_time: 0,
             wall: None,
             keyframe,
-            data: frame::data(&packets, keyframe, track, self.rtp_packets),
+            data: frame::data(&packets, keyframe, track.codec, &mut sets, self.rtp_packets),
             received: Instant::now(),
             recorded: true,
             decode_only: false,
@@ -394,9 +415,6 @@ fn size(item: &Item) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
-    use mtxfleet_stitch::Codec;
-
     use super::*;
 
     const fn ms(ms: u64) -> Duration {
@@ -416,14 +434,14 @@ mod tests {
             fmtp: None,
         };
         let mut assembly = Assembly::new(Instant::now(), vec![track], false, false, None);
-        let old = assembly.open_leg(ms(0));
+        let old = assembly.open_leg(ms(0), &[]);
         for n in 0..25_u16 {
             let payload = Bytes::from(vec![0x65, 0x88, n as u8]);
             let timestamp = u32::from(n) * 3_600;
             let item = LegItem::Rtp { track: 0, sequence: n, timestamp, marker: true, payload };
             assembly.push(ms(40 * u64::from(n)), old, item);
         }
-        let new = assembly.open_leg(ms(1_000));
+        let new = assembly.open_leg(ms(1_000), &[]);
         (assembly, new)
     }
 

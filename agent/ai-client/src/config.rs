@@ -7,6 +7,8 @@ use url::Url;
 
 use crate::checkpoint::Checkpoints;
 use crate::following::Follow;
+use crate::tls::Tls;
+pub use crate::tls::Trust;
 
 /// Frames that may wait in the channel to the application; far more than memory holds of most cameras.
 const LARGEST_BUFFER: usize = 65_536;
@@ -41,7 +43,9 @@ pub struct StreamConfig {
     pub stream: String,
     /// This worker's own name, the same after a restart. Two processes must not share one.
     pub worker: String,
-    /// The stable URL without the stream: `rtsp://live.example:8554`. User and password may stand in it.
+    /// The stable URL without the stream: `rtsp://live.example:8554`. User and password may stand in it. With
+    /// `rtsps://` every leg goes through TLS: the addresses of nodes that the agents tell must then be those of their
+    /// RTSPS ports too.
     pub url: String,
     /// Name of the fleet, as in the agents' configuration.
     pub cluster: String,
@@ -53,6 +57,8 @@ pub struct StreamConfig {
     pub worker_token: Option<String>,
     pub via: Via,
     pub credentials: Option<Credentials>,
+    /// Which servers are trusted behind `rtsps://`.
+    pub trust: Trust,
     /// Frames kept for an application that is behind, 1 to 65,536. When as many wait, reading pauses; the server then keeps some
     /// (512 packets by MediaMTX's default) and throws away the rest, which is counted as lost.
     pub buffer: usize,
@@ -105,6 +111,7 @@ impl StreamConfig {
             worker_token: None,
             via: Via::default(),
             credentials: None,
+            trust: Trust::default(),
             buffer: 256,
             rtp_packets: false,
             redundancy: 1,
@@ -171,6 +178,8 @@ pub(crate) struct Settings {
     pub worker_token: Option<String>,
     pub via: Via,
     pub credentials: Option<Credentials>,
+    /// `None` for RTSP without it.
+    pub tls: Option<Tls>,
     pub buffer: usize,
     pub rtp_packets: bool,
     pub follow: Option<Follow>,
@@ -196,6 +205,13 @@ impl TryFrom<StreamConfig> for Settings {
         let worker = note(&mut faults, WorkerId::new(raw.worker).map_err(|e| e.to_string()));
         let cluster = note(&mut faults, ClusterName::new(raw.cluster).map_err(|e| e.to_string()));
         let base = note(&mut faults, base_url(&raw.url));
+        let tls = base.as_ref().filter(|(url, _)| url.scheme() == "rtsps").and_then(|(url, _)| {
+            let tls = Tls::new(&raw.trust, url.host_str().unwrap_or_default());
+            note(&mut faults, tls.map_err(|fault| format!("trust: {fault}")))
+        });
+        if raw.trust != Trust::Machine && base.as_ref().is_some_and(|(url, _)| url.scheme() == "rtsp") {
+            faults.push("trust: only rtsps:// has servers to be trusted".to_owned());
+        }
         let wants_redis = raw.redis.is_some();
         let redis = raw.redis.and_then(|url| {
             let client = redis::Client::open(url).map_err(|e| format!("redis: {e}; write redis://host:port"));
@@ -249,6 +265,7 @@ impl TryFrom<StreamConfig> for Settings {
             worker_token: raw.worker_token,
             via: raw.via,
             credentials: raw.credentials.or(in_url),
+            tls,
             buffer: raw.buffer,
             rtp_packets: raw.rtp_packets,
             open_timeout: raw.open_timeout,
@@ -268,8 +285,8 @@ fn note<T>(faults: &mut Vec<String>, checked: Result<T, String>) -> Option<T> {
 fn base_url(text: &str) -> Result<(Url, Option<Credentials>), String> {
     let wanted = "write rtsp://host:port, without the stream";
     let mut url = Url::parse(text).map_err(|e| format!("url: {e}; {wanted}"))?;
-    if url.scheme() != "rtsp" || url.host().is_none() {
-        return Err(format!("url: it must begin with rtsp:// and have a host; {wanted}"));
+    if !matches!(url.scheme(), "rtsp" | "rtsps") || url.host().is_none() {
+        return Err(format!("url: it must begin with rtsp:// or rtsps:// and have a host; {wanted}"));
     }
     if !matches!(url.path(), "" | "/") || url.query().is_some() || url.fragment().is_some() {
         return Err(format!("url: no path and no query, the stream has its own field; {wanted}"));

@@ -20,7 +20,7 @@ pub struct Track {
     pub codec: Codec,
     /// Ticks of the RTP clock in a second.
     pub clock_rate: u32,
-    /// H.264 and H.265: parameter sets of the SDP in Annex B form; empty when it has none.
+    /// H.264 and H.265: parameter sets of the SDP in Annex B form, as the stream began; empty when it had none.
     pub parameter_sets: Bytes,
     /// RTP payload type in the SDP.
     pub payload_type: u8,
@@ -107,7 +107,7 @@ impl Frame {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Data {
     /// H.264 and H.265: NAL units behind start codes (ITU-T H.264, annex B). A keyframe without parameter sets gets
-    /// those of the SDP in front, so that a decoder can start at it.
+    /// the camera's last ones in front, those of the SDP before it sent any, so that a decoder can start at it.
     AnnexB(Bytes),
     /// Other codecs, and all where [`crate::StreamConfig::rtp_packets`] is set: RTP payloads as they came, one for each
     /// packet.
@@ -160,23 +160,55 @@ impl From<mtxfleet_stitch::Discontinuity> for Discontinuity {
     }
 }
 
-/// The bytes of an access unit as the application gets them.
-pub(crate) fn data(packets: &[RtpPacket], keyframe: bool, track: &Track, as_packets: bool) -> Data {
-    if as_packets || track.codec == Codec::Other {
+/// The bytes of an access unit as the application gets them. `sets` are the parameter sets that a keyframe without any
+/// gets; those of the camera's last keyframe with such take their place.
+pub(crate) fn data(packets: &[RtpPacket], keyframe: bool, codec: Codec, sets: &mut Bytes, as_packets: bool) -> Data {
+    if as_packets || codec == Codec::Other {
         return Data::Payloads(packets.iter().map(|packet| packet.payload.clone()).collect());
     }
-    let bytes = mtxfleet_stitch::annex_b(track.codec, packets);
-    if !keyframe || track.parameter_sets.is_empty() || has_sps(track.codec, &bytes) {
+    let bytes = mtxfleet_stitch::annex_b(codec, packets);
+    if !keyframe {
         return Data::AnnexB(bytes);
     }
-    let mut whole = BytesMut::with_capacity(track.parameter_sets.len() + bytes.len());
+    if has_sps(codec, &bytes) {
+        if let Some(found) = parameter_sets(codec, &bytes).filter(|found| found != sets) {
+            *sets = found;
+        }
+        return Data::AnnexB(bytes);
+    }
+    let mut whole = BytesMut::with_capacity(sets.len() + bytes.len());
     // An access unit delimiter, where there is one, has to stay first.
-    let (delimiter, rest) = bytes.split_at(delimiter_len(track.codec, &bytes));
+    let (delimiter, rest) = bytes.split_at(delimiter_len(codec, &bytes));
     whole.put_slice(delimiter);
-    whole.put_slice(&track.parameter_sets);
+    whole.put_slice(sets);
     whole.put_slice(rest);
     Data::AnnexB(whole.freeze())
 }
+
+/// The parameter sets before the first slice, when a decoder can start with them.
+fn parameter_sets(codec: Codec, annex_b: &[u8]) -> Option<Bytes> {
+    let (needed, slices): (&[u8], _) = match codec {
+        Codec::H265 => (&[33, 34], 0..=31),
+        _ => (&[7, 8], 1..=5),
+    };
+    let starts: Vec<usize> = annex_b.windows(4).enumerate().filter(|(_, w)| *w == START).map(|(at, _)| at).collect();
+    let (mut found, mut kinds) = (BytesMut::new(), Vec::new());
+    for (index, start) in starts.iter().enumerate() {
+        let unit = &annex_b[*start..starts.get(index + 1).copied().unwrap_or(annex_b.len())];
+        let kind = nal_type(codec, *unit.get(4)?);
+        if slices.contains(&kind) {
+            break;
+        }
+        if needed.contains(&kind) || codec == Codec::H265 && kind == 32 {
+            found.put_slice(unit);
+            kinds.push(kind);
+        }
+    }
+    needed.iter().all(|kind| kinds.contains(kind)).then(|| found.freeze())
+}
+
+/// Start code of a NAL unit, as the stitch writes it.
+const START: [u8; 4] = [0, 0, 0, 1];
 
 /// NAL unit type, from the first byte of the unit.
 const fn nal_type(codec: Codec, byte: u8) -> u8 {
@@ -211,8 +243,6 @@ fn delimiter_len(codec: Codec, annex_b: &[u8]) -> usize {
 mod tests {
     use super::*;
 
-    const START: [u8; 4] = [0, 0, 0, 1];
-
     fn annex_b(units: &[&[u8]]) -> Vec<u8> {
         units.iter().flat_map(|unit| START.iter().chain(*unit)).copied().collect()
     }
@@ -231,5 +261,25 @@ mod tests {
         assert_eq!(delimiter_len(Codec::H264, &annex_b(&[&[0x65, 3]])), 0);
         assert_eq!(delimiter_len(Codec::H265, &annex_b(&[&[0x46, 1, 0x50], &[0x26, 1]])), 7);
         assert_eq!(delimiter_len(Codec::H265, &annex_b(&[&[0x46, 1, 0x50]])), 0, "nothing comes after it");
+    }
+    #[test]
+    fn a_keyframe_without_parameter_sets_gets_the_cameras_last_ones_and_not_older() {
+        let packet =
+            |nal: &[u8]| RtpPacket { sequence: 0, timestamp: 0, marker: true, payload: Bytes::copy_from_slice(nal) };
+        let unit = |nals: &[&[u8]]| nals.iter().map(|nal| packet(nal)).collect::<Vec<_>>();
+        for (codec, before, changed, slice) in [
+            (Codec::H264, [&[0x67, 1][..], &[0x68, 1]], [&[0x67, 2][..], &[0x68, 2]], &[0x65, 0x88][..]),
+            (Codec::H265, [&[0x42, 1, 1], &[0x44, 1, 1]], [&[0x42, 1, 2], &[0x44, 1, 2]], &[0x26, 1, 0x88]),
+        ] {
+            let mut sets = Bytes::from(annex_b(&before));
+            let bytes = |sets: &mut Bytes, nals: &[&[u8]]| data(&unit(nals), true, codec, sets, false);
+            let whole = |sets: [&[u8]; 2]| Data::AnnexB(annex_b(&[sets[0], sets[1], slice]).into());
+            assert_eq!(bytes(&mut sets, &[slice]), whole(before));
+            assert_eq!(bytes(&mut sets, &[changed[0], changed[1], slice]), whole(changed));
+            assert_eq!(bytes(&mut sets, &[slice]), whole(changed));
+            // One of them alone says too little to replace both.
+            assert_eq!(bytes(&mut sets, &[before[0], slice]), Data::AnnexB(annex_b(&[before[0], slice]).into()));
+            assert_eq!(bytes(&mut sets, &[slice]), whole(changed));
+        }
     }
 }

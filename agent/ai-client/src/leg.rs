@@ -19,9 +19,17 @@ use url::Url;
 use crate::config::{Credentials, Settings};
 use crate::frame::{Codec, Track};
 use crate::handover::Target;
+use crate::tls::Tls;
 
 /// How long closing waits for the answer to TEARDOWN.
 const TEARDOWN: Duration = Duration::from_secs(1);
+
+/// Packets in a row whose numbers the connection had passed already; more are a camera that counts anew. A camera that
+/// sends packets twice has one of these after each good one.
+const MOST_REPEATS: u32 = 64;
+
+/// Port of `rtsps://` where the URL has none (as in MediaMTX; RFC 7826 has 322).
+const RTSPS_PORT: u16 = 8322;
 
 /// A stream with more tracks than this is refused; cameras have two or three.
 const MOST_TRACKS: usize = 16;
@@ -31,6 +39,12 @@ pub(crate) enum LegError {
     /// Only the first line: retina adds the connection's details on more.
     #[error("{}", .0.to_string().lines().next().unwrap_or_default())]
     Rtsp(#[from] retina::Error),
+    #[error("the server asks for user and password, and none are configured (401)")]
+    WantsCredentials,
+    #[error("the server refuses this user and password (401)")]
+    WrongCredentials,
+    #[error("RTSPS at {address}: {why}")]
+    Tls { address: String, why: std::io::Error },
     #[error("it offers no track that can be read")]
     NoTracks,
     #[error("it offers {0} tracks, more than {MOST_TRACKS}")]
@@ -62,6 +76,8 @@ pub(crate) struct Leg {
     /// From retina's stream index to the stream's track.
     tracks: Vec<Option<usize>>,
     group: Arc<SessionGroup>,
+    /// Packets in a row that came before.
+    repeats: u32,
 }
 
 impl std::fmt::Debug for Leg {
@@ -81,7 +97,7 @@ pub(crate) fn leg_url(base: &Url, stream: &StreamName, worker: &WorkerId, leg: &
 
 impl Leg {
     /// Connects and begins to play. `wanted` are the stream's tracks, empty for its first leg; those of this leg are
-    /// matched to them by media type and order. Not bounded in time: the caller drops it when it takes too long.
+    /// matched to them by media type and order, and given as this leg's server describes them. Not bounded in time: the caller drops it when it takes too long.
     pub(crate) async fn open(
         settings: &Settings,
         target: &Target,
@@ -94,6 +110,10 @@ impl Leg {
                 Ok(url) if url.host().is_some() && url.username().is_empty() => url,
                 _ => return Err(LegError::BadAddress(rtsp.clone())),
             },
+        };
+        let base = match &settings.tls {
+            Some(tls) => through_door(tls, &base).await?,
+            None => base,
         };
         let mut url = leg_url(&base, &settings.stream, &settings.worker, id);
         if let Some(follow) = &settings.follow {
@@ -109,7 +129,12 @@ impl Leg {
             )
             .user_agent(format!("mtxfleet-ai-client/{}", env!("CARGO_PKG_VERSION")))
             .session_group(group.clone());
-        let mut session = Session::describe(url, options).await?;
+        let refused = |error: retina::Error| match (error.status_code(), &settings.credentials) {
+            (Some(401), None) => LegError::WantsCredentials,
+            (Some(401), Some(_)) => LegError::WrongCredentials,
+            _ => error.into(),
+        };
+        let mut session = Session::describe(url, options).await.map_err(refused)?;
         let offered = with_formats(session.streams().iter().map(track).collect(), session.sdp());
         let tracks = matched(&offered, wanted)?;
         for (index, _) in tracks.iter().enumerate().filter(|(_, track)| track.is_some()) {
@@ -117,8 +142,10 @@ impl Leg {
             session.setup(index, SetupOptions::default().frame_format(FrameFormat::SIMPLE)).await?;
         }
         let offered = with_parameter_sets(offered, &session);
+        let place = |index| tracks.iter().position(|of| *of == Some(index));
+        let described = (0..offered.len()).filter_map(|index| Some(offered[place(index)?].clone())).collect();
         let session = session.play(play_options()).await?;
-        Ok((Self { session, tracks, group }, offered))
+        Ok((Self { session, tracks, group, repeats: 0 }, described))
     }
 
     /// The next packet or report; `None` when the server ended the session.
@@ -126,9 +153,15 @@ impl Leg {
         loop {
             let item = match ready!(Pin::new(&mut self.session).poll_next(context)) {
                 None => return Poll::Ready(None),
+                // retina takes a packet that comes twice for an error, and goes on when asked for the next.
+                Some(Err(error)) if self.repeats < MOST_REPEATS && is_repeat(&error) => {
+                    self.repeats += 1;
+                    continue;
+                }
                 Some(Err(error)) => return Poll::Ready(Some(Err(error.into()))),
                 Some(Ok(item)) => item,
             };
+            self.repeats = 0;
             if let Some(item) = self.translated(item) {
                 return Poll::Ready(Some(Ok(item)));
             }
@@ -164,6 +197,20 @@ impl Leg {
             tracing::debug!("no answer to TEARDOWN");
         }
     }
+}
+
+/// retina's errors have no kinds, only texts.
+fn is_repeat(error: &retina::Error) -> bool {
+    error.to_string().starts_with("Out-of-order packet")
+}
+
+/// The address under which retina reaches a server behind TLS.
+async fn through_door(tls: &Tls, base: &Url) -> Result<Url, LegError> {
+    let (host, port) = (base.host_str().unwrap_or_default(), base.port().unwrap_or(RTSPS_PORT));
+    let told = |why| LegError::Tls { address: format!("{host}:{port}"), why };
+    let door = tls.door(host, port).await.map_err(told)?;
+    let url = format!("rtsp://{door}");
+    Url::parse(&url).map_err(|_| LegError::BadAddress(url))
 }
 
 /// Permissive where real servers differ; the stitch looks at the packets themselves.

@@ -27,7 +27,7 @@
 //!
 //! The module tree in reading order: [`config`] and [`frame`] are the outside; `session` is the one task that owns a
 //! stream; `handover` (pure) decides where it reads; `resume` (pure) joins recordings to it, which `playback` reads, in
-//! `fmp4`, and `replay` drives; `following` reads from owners instead; `leg` is RTSP, `running` the legs that play; `assembly` the stitch with `wall` and `pace`; `notices` (with
+//! `fmp4`, and `replay` drives; `following` reads from owners instead; `leg` is RTSP (through `tls` where it must be), `running` the legs that play; `assembly` the stitch with `wall` and `pace`; `notices` (with
 //! `sse`) and `uplink` speak with the fleet.
 
 pub mod checkpoint;
@@ -53,11 +53,12 @@ mod running;
 mod session;
 mod sse;
 mod stream;
+mod tls;
 mod uplink;
 mod wall;
 
 pub use checkpoint::{CheckpointError, Checkpoints, Start};
-pub use config::{Credentials, StreamConfig, Via};
+pub use config::{Credentials, StreamConfig, Trust, Via};
 pub use following::{Follow, Owner};
 pub use frame::{Codec, Data, Discontinuity, DiscontinuityKind, Frame, Item, Packet, Track};
 pub use handover::State;

@@ -1,11 +1,12 @@
 //! The one task that owns a stream: it reads legs, feeds the stitch, hands frames over, and carries out what
-//! [`crate::handover`] decides. Nothing here is shared, so there is no lock.
+//! [`crate::handover`] decides. Nothing here is shared, so there is no lock. `legs` has what is done with legs, `telling`
+//! what is told.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use mtxfleet_wire::{DrainId, FleetEvent, LegId, NodeId, WorkerReport};
+use mtxfleet_wire::{FleetEvent, LegId, WorkerReport};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{AbortHandle, JoinSet};
 
@@ -24,14 +25,13 @@ use crate::resume::Known;
 use crate::running::{Running, next_item};
 use crate::{Error, Status};
 
+mod legs;
+mod telling;
+
+use telling::{How, Moved};
+
 /// The stitch's time rules want to be asked some ten times a second.
 const TICK: Duration = Duration::from_millis(100);
-
-/// A report waits this long for the first frame after the handover, whose lateness belongs to it.
-const FRAME_AFTER_MOVE: Duration = Duration::from_secs(1);
-
-/// The same after the camera was away; keyframes may be this far apart.
-const FRAME_AFTER_RETURN: Duration = Duration::from_secs(20);
 
 /// What may wait for an application that is behind while a leg is being brought up.
 const MOVE_ITEMS: usize = 1024;
@@ -57,24 +57,6 @@ pub(crate) struct Resuming {
     pub tail: Vec<Known>,
     /// Told when another copy of the worker has taken over.
     pub superseded: oneshot::Receiver<CheckpointError>,
-}
-
-/// A move that is done but for its first frame.
-struct Moved {
-    drain: DrainId,
-    leg: LegId,
-    new_leg: LegId,
-    how: How,
-    at: Duration,
-    frames: u64,
-}
-
-enum How {
-    MakeBeforeBreak {
-        to: Option<NodeId>,
-    },
-    /// The leg ended with its camera's connection.
-    CameraCameBack,
 }
 
 type Opened = (LegId, Result<(Leg, Vec<Track>), LegError>);
@@ -303,204 +285,11 @@ impl Session {
         }
     }
 
-    fn has_moved(&mut self, drain: DrainId, leg: LegId, new_leg: LegId, how: How) {
-        let frames = self.assembly.as_ref().map_or(0, |assembly| assembly.watched_frames);
-        self.moved = Some(Moved { drain, leg, new_leg, how, at: self.now(), frames });
-    }
-
-    fn open(&mut self, leg: LegId, target: Target) {
-        tracing::debug!(%leg, %target, "opening a leg");
-        if let (Some(assembly), Some(_)) = (&mut self.assembly, self.handover.current()) {
-            assembly.begin_measuring_pause();
-        }
-        let wanted = match &self.assembly {
-            Some(assembly) if self.ready.is_none() => assembly.tracks().to_vec(),
-            _ => Vec::new(),
-        };
-        let (settings, id, to) = (self.settings.clone(), leg.clone(), target.clone());
-        let opener = self.opening.spawn(async move {
-            let result = Leg::open(&settings, &to, &id, &wanted).await;
-            (id, result)
-        });
-        self.openers.insert(leg, (target, opener));
-    }
-
-    fn close(&mut self, id: &LegId) {
-        if let Some((_, opener)) = self.openers.remove(id) {
-            opener.abort();
-        }
-        if let Some(index) = self.legs.iter().position(|running| running.id == *id) {
-            let leg = self.remove(index);
-            self.closing.spawn(leg.close());
-        }
-        while self.closing.try_join_next().is_some() {}
-    }
-
-    fn remove(&mut self, index: usize) -> Leg {
-        let now = self.now();
-        let Running { key, leg, .. } = self.legs.remove(index);
-        if let Some(assembly) = &mut self.assembly {
-            assembly.close_leg(now, key);
-        }
-        leg
-    }
-
-    fn opened(&mut self, id: LegId, result: Result<(Leg, Vec<Track>), LegError>) {
-        let Some((target, _)) = self.openers.remove(&id) else { return };
-        let (leg, tracks) = match result {
-            Ok(opened) => opened,
-            Err(error) => {
-                tracing::debug!(leg = %id, %target, %error, "a leg could not be opened");
-                if let (LegError::OtherTracks(what), None) = (&error, self.handover.current()) {
-                    self.fatal = Some(Error::TracksChanged(what.clone()));
-                }
-                return self.apply(Input::Refused(&id, error.to_string()));
-            }
-        };
-        let now = self.now();
-        if self.ready.is_some() {
-            // No leg has delivered yet, so this one's tracks are the stream's.
-            self.assembly = None;
-        }
-        let rtp_packets = self.settings.rtp_packets;
-        let recordings = self.settings.recordings;
-        let ledger = self.resuming.as_ref().map(|resuming| Arc::clone(&resuming.ledger));
-        let tail = self.resuming.as_ref().map(|resuming| resuming.tail.clone()).unwrap_or_default();
-        let assembly = self.assembly.get_or_insert_with(|| {
-            let mut new = Assembly::new(self.started, tracks, rtp_packets, recordings, ledger);
-            if !tail.is_empty() {
-                new.resume(tail);
-            }
-            new
-        });
-        let key = assembly.open_leg(now);
-        self.legs.push(Running { id: id.clone(), key, leg, heard: now, flowing: false });
-        self.apply(Input::Opened(&id));
-    }
-
-    fn packet(&mut self, index: usize, item: Option<Result<LegItem, LegError>>) {
-        let now = self.now();
-        let Some(running) = self.legs.get_mut(index) else { return };
-        let item = match item {
-            Some(Ok(item)) => item,
-            Some(Err(error)) => return self.lost(index, error.to_string()),
-            None => return self.lost(index, "the server ended it".to_owned()),
-        };
-        // A sender report is a sign of life too: the server sends them whether the camera does anything or not.
-        running.heard = now;
-        let is_media = matches!(item, LegItem::Rtp { .. });
-        if let Some(assembly) = &mut self.assembly {
-            assembly.push(now, running.key, item);
-        }
-        if is_media && !std::mem::replace(&mut running.flowing, true) {
-            let id = running.id.clone();
-            self.apply(Input::Packets(&id));
-            if let (Some(ready), Some(assembly)) = (self.ready.take(), &self.assembly) {
-                let _ = ready.send(Ok(assembly.tracks().to_vec()));
-            }
-        }
-    }
-
-    fn lost(&mut self, index: usize, why: String) {
-        let id = self.legs[index].id.clone();
-        tracing::info!(leg = %id, why, "a leg has ended");
-        if let (Some(assembly), true) = (&mut self.assembly, self.handover.current() == Some(&id)) {
-            assembly.begin_measuring_pause();
-        }
-        drop(self.remove(index));
-        self.apply(Input::Ended(&id, why));
-        if let (None, Some(assembly)) = (self.handover.current(), &mut self.assembly) {
-            assembly.lost_legs();
-        }
-    }
-
     fn recording(&mut self, event: playback::Event) {
         let now = self.now();
         if let Some(assembly) = &mut self.assembly {
             self.replay.apply(now, event, assembly);
         }
-    }
-
-    fn tick(&mut self) {
-        let now = self.now();
-        let since = now.saturating_sub(std::mem::replace(&mut self.ticked, now));
-        let is_read = self.has_room();
-        if !is_read {
-            // Nothing can be said about silence.
-            self.legs.iter_mut().for_each(|running| running.heard = now);
-        }
-        if let Some(assembly) = &mut self.assembly {
-            if !is_read {
-                assembly.not_read_for(since);
-            }
-            assembly.tick(now);
-        }
-        let limit = self.settings.silence_timeout;
-        while let Some(index) = self.legs.iter().position(|leg| leg.flowing && now.saturating_sub(leg.heard) >= limit) {
-            self.lost(index, format!("nothing came for {limit:?}"));
-        }
-        self.apply(Input::Tick);
-    }
-
-    fn report_move(&mut self) {
-        let (now, frames) = (self.now(), self.assembly.as_ref().map_or(0, |assembly| assembly.watched_frames));
-        let filling = self.assembly.as_ref().is_some_and(Assembly::is_filling);
-        let done = |moved: &mut Moved| {
-            let (longest, filling) = match moved.how {
-                How::MakeBeforeBreak { .. } => (FRAME_AFTER_MOVE, false),
-                // It goes on with a keyframe, and a recording may have what came before that.
-                How::CameraCameBack => (FRAME_AFTER_RETURN, filling),
-            };
-            (frames > moved.frames && !filling) || now.saturating_sub(moved.at) >= longest
-        };
-        let Some(Moved { drain, leg, new_leg, how, .. }) = self.moved.take_if(done) else { return };
-        let Some(assembly) = &mut self.assembly else { return };
-        let (missing, interval) = assembly.missing();
-        let (pause, counters) = (assembly.extra_pause(), assembly.counters());
-        self.last_pause = Some(pause);
-        let pause_ms = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX);
-        let worker = self.settings.worker.clone();
-        self.report(match how {
-            How::MakeBeforeBreak { to } => {
-                tracing::info!(%drain, %leg, %new_leg, to = to.as_ref().map(NodeId::as_str), ?pause, "moved");
-                WorkerReport::Moved { drain, worker, leg, new_leg, to, extra_pause_ms: pause_ms, counters }
-            }
-            How::CameraCameBack => {
-                tracing::info!(%drain, %leg, %new_leg, ?missing, "the camera publishes elsewhere now");
-                let frame_interval_us = u64::try_from(interval.as_micros()).unwrap_or(0);
-                let missing_ms = u64::try_from(missing.as_millis()).unwrap_or(u64::MAX);
-                WorkerReport::Returned { drain, worker, leg, new_leg, missing_ms, frame_interval_us, counters }
-            }
-        });
-    }
-
-    fn report(&self, report: WorkerReport) {
-        if self.reports.try_send(report).is_err() {
-            tracing::warn!("a report is dropped: too many wait");
-        }
-    }
-
-    fn publish(&mut self) {
-        let (now, state) = (self.now(), self.handover.state());
-        let delivers = matches!(state, State::Live | State::Moving);
-        self.away_since = if delivers { None } else { self.away_since.or(Some(now)) };
-        let counters = self.assembly.as_ref().map(Assembly::counters).unwrap_or_default();
-        let replay = self.replay.status(self.assembly.as_ref());
-        let last_pause = self.last_pause;
-        let (leg, legs) = (self.handover.current(), self.handover.legs());
-        self.status.send_if_modified(|old| {
-            if old.state == state
-                && old.counters == counters
-                && old.leg.as_ref() == leg
-                && old.legs == legs
-                && old.replay == replay
-                && old.last_pause == last_pause
-            {
-                return false;
-            }
-            *old = Status { state, leg: leg.cloned(), legs, counters, replay, last_pause };
-            true
-        });
     }
 
     /// Why the stream is over, when it is.

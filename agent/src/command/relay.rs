@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use mtxfleet_ai_client::{StreamConfig, Via};
+use mtxfleet_ai_client::{StreamConfig, Trust, Via};
 use mtxfleet_relay::{RelayConfig, StreamStatus};
 
 use super::agent::stop_signal;
@@ -15,9 +15,15 @@ const TELL_EVERY: Duration = Duration::from_secs(60);
 
 #[derive(Debug, clap::Args)]
 pub struct Relay {
-    /// The stable URL without the stream: rtsp://live.example:8554. User and password may stand in it.
+    /// The stable URL without the stream: rtsp://live.example:8554, or rtsps://. User and password may stand in it.
     #[arg(long, env = "MTXFLEET_UPSTREAM", hide_env_values = true)]
     upstream: String,
+    /// PEM file with the certificate authorities to trust behind rtsps://, instead of this machine's own.
+    #[arg(long, value_name = "FILE", conflicts_with = "upstream_fingerprint")]
+    upstream_ca: Option<std::path::PathBuf>,
+    /// SHA-256 of the one certificate to trust behind rtsps://, in hexadecimal.
+    #[arg(long, value_name = "SHA256")]
+    upstream_fingerprint: Option<String>,
     /// Name of the fleet, as in the agents' configuration.
     #[arg(long)]
     cluster: String,
@@ -72,7 +78,13 @@ impl Relay {
     }
 
     fn config(self) -> RelayConfig {
+        let trust = match (self.upstream_ca, self.upstream_fingerprint) {
+            (Some(file), _) => Trust::Authorities(file),
+            (None, Some(fingerprint)) => Trust::Certificate(fingerprint),
+            (None, None) => Trust::Machine,
+        };
         let upstream = StreamConfig {
+            trust,
             redis: self.redis,
             agents: self.agents,
             worker_token: self.worker_token,

@@ -1,5 +1,6 @@
 //! What a worker saw, held against what its camera sent. Pure.
 
+use std::collections::{BTreeMap, HashSet};
 use std::ops::AddAssign as _;
 use std::time::{Duration, Instant};
 
@@ -10,8 +11,8 @@ use crate::compare::Arrival;
 pub struct Seen {
     /// Counters of pictures, `None` for a damaged one, and when they came.
     pub pictures: Vec<(Option<u64>, Instant)>,
-    /// Counters of pieces of sound.
-    pub sounds: Vec<Option<u64>>,
+    /// Counters of what other tracks brought.
+    pub others: BTreeMap<usize, Vec<Option<u64>>>,
     /// Discontinuities that were told.
     pub gaps: u64,
 }
@@ -76,7 +77,7 @@ impl Seen {
         let pictures: Vec<Option<u64>> = self.pictures.iter().map(|(counter, _)| *counter).collect();
         let mut tally = Tally { gaps: self.gaps, ..Tally::default() };
         tally.add(held_against_counting(&pictures));
-        tally.add(held_against_counting(&self.sounds));
+        self.others.values().for_each(|counters| tally.add(held_against_counting(counters)));
         tally
     }
 
@@ -97,7 +98,7 @@ impl Seen {
 /// Counters that should go up by one each time, from wherever they begin.
 fn held_against_counting(counters: &[Option<u64>]) -> Tally {
     let mut tally = Tally { frames: counters.len() as u64, ..Tally::default() };
-    let mut came = std::collections::HashSet::new();
+    let mut came = HashSet::new();
     let mut furthest = None;
     for counter in counters {
         let Some(counter) = *counter else {

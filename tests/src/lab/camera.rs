@@ -23,6 +23,12 @@ pub enum CameraKind {
     H264WithBFrames,
     /// H.264 with several slices in each picture.
     H264Slices,
+    /// H.264 with Opus beside it.
+    H264WithOpus,
+    /// H.265 with G.711 (A-law) beside it.
+    H265WithG711,
+    /// Motion JPEG (RFC 2435) with G.711 (mu-law) beside it.
+    Mjpeg,
 }
 
 impl CameraKind {
@@ -38,12 +44,15 @@ impl CameraKind {
             Self::H264WithAudio => "H.264 + AAC",
             Self::H264WithBFrames => "H.264, B-frames",
             Self::H264Slices => "H.264, slices",
+            Self::H264WithOpus => "H.264 + Opus",
+            Self::H265WithG711 => "H.265 + G.711",
+            Self::Mjpeg => "MJPEG + G.711",
         }
     }
 
     fn encoder(self) -> &'static [&'static str] {
         match self {
-            Self::H264 | Self::H264WithAudio => &[
+            Self::H264 | Self::H264WithAudio | Self::H264WithOpus => &[
                 "-c:v",
                 "libx264",
                 "-preset",
@@ -73,7 +82,9 @@ impl CameraKind {
                 "-x264-params",
                 "b-adapt=0:rc-lookahead=4:scenecut=0",
             ],
-            Self::H265 => &[
+            // RTP has room for the standard's own tables only.
+            Self::Mjpeg => &["-c:v", "mjpeg", "-huffman", "default", "-q:v", "8"],
+            Self::H265 | Self::H265WithG711 => &[
                 "-c:v",
                 "libx265",
                 "-preset",
@@ -83,6 +94,17 @@ impl CameraKind {
                 "-x265-params",
                 "log-level=error:pools=1:frame-threads=1:repeat-headers=1:scenecut=0",
             ],
+        }
+    }
+
+    /// What encodes the sound of those that have it.
+    fn sound(self) -> Option<&'static [&'static str]> {
+        match self {
+            Self::H264WithAudio => Some(&["-c:a", "aac", "-b:a", "64k", "-ac", "1"]),
+            Self::H264WithOpus => Some(&["-c:a", "libopus", "-b:a", "64k", "-ac", "2"]),
+            Self::H265WithG711 => Some(&["-c:a", "pcm_alaw", "-ar", "8000", "-ac", "1"]),
+            Self::Mjpeg => Some(&["-c:a", "pcm_mulaw", "-ar", "8000", "-ac", "1"]),
+            Self::H264 | Self::H265 | Self::H264WithBFrames | Self::H264Slices => None,
         }
     }
 }
@@ -110,11 +132,13 @@ impl Camera {
             ["-hide_banner", "-loglevel", "warning", "-nostdin", "-f", "lavfi", "-i"].map(str::to_owned).to_vec();
         args.push(picture);
         let more = |args: &mut Vec<String>, these: &[&str]| args.extend(these.iter().map(|arg| (*arg).to_owned()));
-        if kind == CameraKind::H264WithAudio {
-            more(&mut args, &["-f", "lavfi", "-i", "sine=frequency=440:sample_rate=48000,arealtime"]);
-            more(&mut args, &["-c:a", "aac", "-b:a", "64k", "-ac", "1"]);
+        if let Some(encoder) = kind.sound() {
+            // Noise, so that hardly two pieces are alike in any codec.
+            more(&mut args, &["-f", "lavfi", "-i", "anoisesrc=sample_rate=48000:amplitude=0.3,arealtime"]);
+            more(&mut args, encoder);
         }
-        more(&mut args, &["-pix_fmt", "yuv420p", "-threads", "1"]);
+        let pixels = if kind == CameraKind::Mjpeg { "yuvj420p" } else { "yuv420p" };
+        more(&mut args, &["-pix_fmt", pixels, "-threads", "1"]);
         more(&mut args, kind.encoder());
         // A keyframe every 2 s, as cameras do: a reader that starts cold waits for it.
         let gop = (2 * FRAME_RATE).to_string();

@@ -29,11 +29,14 @@ pub(crate) struct Habits {
     starts: [u64; 2],
     /// The same of units that a leg began with: the best guess while nothing surer is known.
     first_starts: [u64; 2],
+    /// [`Codec::Other`]: units of several packets were seen (MJPEG, metadata). Nothing in a payload tells then whether it
+    /// is the first.
+    several: bool,
 }
 
 impl Default for Habits {
     fn default() -> Self {
-        Self { end: UnitEnd::Marker, starts: [0; 2], first_starts: [0; 2] }
+        Self { end: UnitEnd::Marker, starts: [0; 2], first_starts: [0; 2], several: false }
     }
 }
 
@@ -46,6 +49,22 @@ pub(crate) enum UnitEnd {
     NextTimestamp,
     /// Every packet is a unit.
     EachPacket,
+}
+
+/// What is known when the first packet of a leg comes.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Joining {
+    /// An extended sequence number and timestamp: near these the packet's are to be unwrapped.
+    pub(crate) near: Option<(i64, i64)>,
+    /// The leg had been open for longer than the packets of a unit take to come, so this is a unit's first.
+    pub(crate) waited: bool,
+}
+
+impl Joining {
+    /// The packet begins a unit: it is the one after the last of another.
+    fn begins(&self, seq: i64, time: i64) -> bool {
+        self.waited || self.near.is_some_and(|(last, last_time)| seq == last + 1 && time != last_time)
+    }
 }
 
 /// A whole access unit of one leg. Numbers and time are extended, in the leg's own space.
@@ -143,25 +162,27 @@ impl Assembler {
         }
     }
 
-    /// Takes the next packet. `reference`, an extended sequence number and timestamp, says near which values the first
-    /// packet of the leg is to be unwrapped. Calls `whole` for each unit that became whole: none, one, or two (the next
+    /// Takes the next packet. `joining` is looked at for the first one of the leg. Calls `whole` for each unit that became whole: none, one, or two (the next
     /// timestamp ends one unit and the packet's marker ends another). False when the packet had come before.
     #[inline]
     pub(crate) fn push(
         &mut self,
         now: Duration,
         packet: RtpPacket,
-        reference: Option<(i64, i64)>,
+        joining: Joining,
         habits: &mut Habits,
         mut whole: impl FnMut(Unit),
     ) -> bool {
         let Some((last_seq, last_time)) = self.last else {
-            let (seq, time) = match reference {
+            let (seq, time) = match joining.near {
                 Some((seq, time)) => (extend_seq(seq, packet.sequence), extend_time(time, packet.timestamp)),
                 None => (i64::from(packet.sequence), i64::from(packet.timestamp)),
             };
             self.last = Some((seq, time));
-            let start = payload::unit_start(self.codec, &packet.payload);
+            let start = match self.codec {
+                Codec::Other if joining.begins(seq, time) => Start::Sure,
+                _ => payload::unit_start(self.codec, &packet.payload),
+            };
             self.begin(seq, time, packet, start, false);
             self.end_with_packet(now, habits, &mut whole);
             return true;
@@ -267,6 +288,10 @@ impl Assembler {
 
     /// Whether the unit's first packet is its first, as far as the sender's habits tell; learns them.
     fn starts_whole(&self, open: &Open, habits: &mut Habits) -> bool {
+        if self.codec == Codec::Other {
+            habits.several |= open.packets.len() > 1;
+            return open.start == Start::Sure || !habits.several;
+        }
         let nal_type = payload::first_nal_type(self.codec, &open.packets[0].payload);
         let (class, bit) = (usize::from(open.keyframe), 1 << nal_type);
         if open.start == Start::Sure {

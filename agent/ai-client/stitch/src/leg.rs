@@ -12,7 +12,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use crate::alignment::{Mark, Offsets};
-use crate::assembler::{Assembler, Gap, Habits, Unit};
+use crate::assembler::{Assembler, Gap, Habits, Joining, Unit};
 use crate::history::History;
 use crate::payload;
 use crate::types::{Codec, Counters, DiscontinuityKind, LegKey, RtpPacket, StitchConfig};
@@ -70,12 +70,12 @@ impl LegTrack {
         &mut self,
         now: Duration,
         packet: RtpPacket,
-        reference: Option<(i64, i64)>,
+        joining: Joining,
         habits: &mut Habits,
     ) -> Option<usize> {
         self.active = now;
         let (queue, cost, mut count) = (&mut self.queue, &mut self.queue_cost, 0);
-        let fresh = self.assembler.push(now, packet, reference, habits, |unit| {
+        let fresh = self.assembler.push(now, packet, joining, habits, |unit| {
             *cost += unit.cost();
             queue.push_back(unit);
             count += 1;

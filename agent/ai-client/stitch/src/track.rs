@@ -8,13 +8,16 @@
 use std::time::Duration;
 
 use crate::alignment::{self, Mark, Offsets, Search};
-use crate::assembler::{Habits, Unit};
+use crate::assembler::{Habits, Joining, Unit};
 use crate::history::{Emitted, History};
 use crate::leg::{LegTrack, Place};
 use crate::stitch::Sink;
 use crate::types::{
     AccessUnit, Discontinuity, DiscontinuityKind, LegKey, Output, RtpPacket, StitchConfig, TrackConfig, TrackId,
 };
+
+/// The packets of one unit come within this time, as long as they come at all.
+const LONGEST_UNIT: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
 pub(crate) struct Track {
@@ -48,21 +51,21 @@ impl Track {
             sink.counters.stray_packets += 1;
             return;
         };
-        let reference = if self.legs[at].assembler.last().is_none() { self.reference() } else { None };
-        match self.legs[at].push(now, packet, reference, &mut self.habits) {
+        let joining = if self.legs[at].assembler.last().is_none() { self.joining(at, now) } else { Joining::default() };
+        match self.legs[at].push(now, packet, joining, &mut self.habits) {
             None => sink.counters.stray_packets += 1,
             Some(0) => {}
             Some(units) => self.units_came(now, at, units, sink),
         }
     }
 
-    /// Near which sequence number and time a new leg's first packet is unwrapped: the output's end, or else whatever
-    /// came last.
-    fn reference(&self) -> Option<(i64, i64)> {
-        match self.history.last() {
+    /// A new leg's first packet is unwrapped near the output's end, or else whatever came last.
+    fn joining(&self, at: usize, now: Duration) -> Joining {
+        let near = match self.history.last() {
             Some(last) => Some((last.last_seq, last.time)),
             None => self.legs.iter().find_map(|leg| leg.assembler.last()),
-        }
+        };
+        Joining { near, waited: now.saturating_sub(self.legs[at].active) >= LONGEST_UNIT }
     }
 
     fn units_came(&mut self, now: Duration, at: usize, units: usize, sink: &mut Sink) {

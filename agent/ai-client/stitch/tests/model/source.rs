@@ -16,6 +16,8 @@ pub enum Kind {
     Audio,
     /// No marker at all, as G.711 and Opus have it.
     UnmarkedAudio,
+    /// Pictures of several packets of which none says that it is the first, as the stitch sees MJPEG and metadata.
+    Opaque,
 }
 
 impl Kind {
@@ -23,8 +25,12 @@ impl Kind {
         match self {
             Kind::H264 | Kind::H264Slices => Codec::H264,
             Kind::H265 => Codec::H265,
-            Kind::Audio | Kind::UnmarkedAudio => Codec::Other,
+            Kind::Audio | Kind::UnmarkedAudio | Kind::Opaque => Codec::Other,
         }
+    }
+
+    fn is_sound(self) -> bool {
+        matches!(self, Kind::Audio | Kind::UnmarkedAudio)
     }
 
     pub fn track(self) -> TrackConfig {
@@ -32,11 +38,11 @@ impl Kind {
     }
 
     fn clock_rate(self) -> u32 {
-        if self.codec() == Codec::Other { 48_000 } else { 90_000 }
+        if self.is_sound() { 48_000 } else { 90_000 }
     }
 
     pub fn interval(self) -> Duration {
-        Duration::from_millis(if self.codec() == Codec::Other { 20 } else { 40 })
+        Duration::from_millis(if self.is_sound() { 20 } else { 40 })
     }
 }
 
@@ -182,12 +188,16 @@ fn picture(config: &SourceConfig, kind: Kind, key: bool, random: &mut Random) ->
             }
             nals.push(slice(&[if key { 19 << 1 } else { 1 << 1 }, 1], true));
         }
+        Kind::Opaque => {
+            let length = 1 + random.below(config.max_nal as u64) as usize;
+            nals.push(random.bytes(length));
+        }
         Kind::Audio | Kind::UnmarkedAudio => {
             let length = 60 + random.below(100) as usize;
             nals.push(random.bytes(length));
         }
     }
-    if !config.aggregate && key {
+    if !config.aggregate && key && kind.codec() != Codec::Other {
         // Without the delimiter, a unit that lost its first packet cannot be told from a whole one.
         nals.remove(0);
     }
@@ -213,6 +223,10 @@ pub fn packetise(kind: Kind, nals: &[Vec<u8>], first_seq: i64, time: i64, mtu: u
         payloads.push(payload);
     }
     for nal in &nals[aggregated..] {
+        if kind == Kind::Opaque {
+            payloads.extend(nal.chunks(mtu).map(<[u8]>::to_vec));
+            continue;
+        }
         if codec == Codec::Other || nal.len() <= mtu {
             payloads.push(nal.clone());
             continue;
