@@ -221,10 +221,10 @@ fn a_follower_asks_when_the_lease_ends_and_at_once_when_its_holder_says_that_it_
     assert_eq!(election.wake(), Some(at(430)));
     let order = ask(&mut election, 430);
     election.answered(at(440), order.number, LeaseAnswer::Held { by: by.clone(), left: Duration::from_secs(6) });
-    assert_eq!(election.wake(), Some(at(1_440)));
+    assert_eq!(election.wake(), Some(at(940)));
     let (peer, mut report) = (id("a"), knows(3, OTHER));
     election.hear(at(450), &[neighbour(&peer, &report)]);
-    assert_eq!(election.wake(), Some(at(1_440)), "it has not said that it holds the lease, so it cannot unsay it");
+    assert_eq!(election.wake(), Some(at(940)), "it has not said that it holds the lease, so it cannot unsay it");
     report.lease = Some(by);
     election.hear(at(460), &[neighbour(&peer, &report)]);
     report.lease = None;

@@ -194,9 +194,9 @@ fn cameras_of_a_node_that_dies_are_taken_over_and_named_and_those_of_a_suspect_a
 #[test]
 fn a_camera_moves_only_once_its_next_owner_delivers_it_and_is_claimed_by_one_at_a_time() {
     let mut site = Site::at_work("");
-    let joined = Peer { node: id("n"), ..site.peers["a"].clone() };
-    let joined = Peer { facts: peer("n", Role::Ingestion).facts, ..joined };
-    site.peers.insert("n", joined);
+    let joined = Peer { node: id("late"), ..site.peers["a"].clone() };
+    let joined = Peer { facts: peer("late", Role::Ingestion).facts, ..joined };
+    site.peers.insert("late", joined);
     let (before, after) = (site.paths.clone(), site.mine());
     let leaving: BTreeSet<StreamName> = before.difference(&after).cloned().collect();
     assert!(!leaving.is_empty(), "the test needs another name for the node that comes");
@@ -207,7 +207,7 @@ fn a_camera_moves_only_once_its_next_owner_delivers_it_and_is_claimed_by_one_at_
         mine.map(|view| view.stream.name).collect()
     };
     assert!(owned(&site).is_superset(&leaving));
-    site.delivers("n", &leaving);
+    site.delivers("late", &leaving);
     site.pass(2);
     assert!(site.paths.is_superset(&leaving), "its readers are still on their way");
     assert!(owned(&site).is_disjoint(&leaving), "and are all sent to the next owner");
@@ -225,8 +225,8 @@ fn a_camera_moves_only_once_its_next_owner_delivers_it_and_is_claimed_by_one_at_
 #[test]
 fn workers_are_led_over_before_a_camera_goes_to_a_node_that_came() {
     let mut site = Site::at_work("");
-    let joined = Peer { facts: peer("n", Role::Ingestion).facts, node: id("n"), ..site.peers["a"].clone() };
-    site.peers.insert("n", joined);
+    let joined = Peer { facts: peer("late", Role::Ingestion).facts, node: id("late"), ..site.peers["a"].clone() };
+    site.peers.insert("late", joined);
     let leaving: BTreeSet<StreamName> = site.paths.difference(&site.mine()).cloned().collect();
     let camera = leaving.first().expect("some").clone();
     let reads = |site: &mut Site, node: &'static str, role: Role, leg: Option<&str>| {
@@ -248,16 +248,16 @@ fn workers_are_led_over_before_a_camera_goes_to_a_node_that_came() {
     };
     assert_eq!(orders(&mut site), [], "nobody else delivers it");
 
-    site.delivers("n", &leaving);
+    site.delivers("late", &leaving);
     site.pass(10);
-    assert_eq!(orders(&mut site), [(MoveReason::OwnerChanges, "leg1".to_owned(), id("n"))]);
+    assert_eq!(orders(&mut site), [(MoveReason::OwnerChanges, "leg1".to_owned(), id("late"))]);
     assert!(site.paths.contains(&camera), "its worker is not on its way yet");
     let others: Vec<&StreamName> = leaving.iter().filter(|name| **name != camera).collect();
     assert!(others.iter().all(|name| !site.paths.contains(*name)), "nobody waits for another's worker");
     assert!(site.world.node.changing_hands.under_way.is_some());
 
     reads(&mut site, "d", Role::Distribution, None);
-    reads(&mut site, "n", Role::Ingestion, Some("leg2"));
+    reads(&mut site, "late", Role::Ingestion, Some("leg2"));
     site.pass(2);
     let ended =
         |effect: &Effect| matches!(effect, Effect::Disconnect { session, .. } if session.starts_with("pull d "));
@@ -266,7 +266,7 @@ fn workers_are_led_over_before_a_camera_goes_to_a_node_that_came() {
     site.pulls.clear();
     site.pass(2);
     assert_eq!(orders(&mut site), [(MoveReason::OwnerChanged, "leg2".to_owned(), id("d"))]);
-    reads(&mut site, "n", Role::Ingestion, None);
+    reads(&mut site, "late", Role::Ingestion, None);
     reads(&mut site, "d", Role::Distribution, Some("leg3"));
     site.pass(3);
     assert!(!site.paths.contains(&camera));
@@ -283,10 +283,10 @@ fn workers_are_led_over_before_a_camera_goes_to_a_node_that_came() {
 #[test]
 fn a_drain_that_begins_while_cameras_change_hands_takes_their_place() {
     let mut site = Site::at_work("");
-    let joined = Peer { facts: peer("n", Role::Ingestion).facts, node: id("n"), ..site.peers["a"].clone() };
-    site.peers.insert("n", joined);
+    let joined = Peer { facts: peer("late", Role::Ingestion).facts, node: id("late"), ..site.peers["a"].clone() };
+    site.peers.insert("late", joined);
     let leaving: BTreeSet<StreamName> = site.paths.difference(&site.mine()).cloned().collect();
-    site.delivers("n", &leaving);
+    site.delivers("late", &leaving);
     site.pass(7);
     assert!(site.world.node.changing_hands.under_way.is_some());
     site.effects.clear();
@@ -301,8 +301,8 @@ fn a_drain_that_begins_while_cameras_change_hands_takes_their_place() {
 #[test]
 fn a_camera_that_serves_one_connection_is_let_go_of_first() {
     let mut site = Site::at_work("single_connection = true\n");
-    let joined = Peer { facts: peer("n", Role::Ingestion).facts, node: id("n"), ..site.peers["a"].clone() };
-    site.peers.insert("n", joined);
+    let joined = Peer { facts: peer("late", Role::Ingestion).facts, node: id("late"), ..site.peers["a"].clone() };
+    site.peers.insert("late", joined);
     site.pass(7);
     assert_eq!(site.paths, site.mine());
 }
