@@ -189,6 +189,24 @@ mod tests {
     }
 
     #[test]
+    fn a_node_in_doubt_holds_its_place_for_a_while_and_then_another_is_launched() {
+        let policy = Policy { min: 2, cpu_limit: None, ..distribution_orchestrator::policy() };
+        let mut orchestrator = orchestrator(Role::Distribution, policy);
+        let mut fleet: Vec<MemberView> = ["d1", "d2"].map(|name| member(name, Role::Distribution, Some(5))).into();
+        let mut outcome = |at: u64, fleet: &[MemberView]| steer(&mut orchestrator, at, fleet).decision.outcome;
+        assert_eq!(outcome(0, &fleet), Outcome::Nothing);
+        fleet[1].liveness = Liveness::Suspect;
+        assert_eq!(outcome(1, &fleet), Outcome::Nothing, "it may be back in a moment");
+        fleet[1].liveness = Liveness::Alive;
+        assert_eq!(outcome(2, &fleet), Outcome::Nothing);
+        fleet[1].load.as_mut().expect("set").server = ServerHealth::Away("refused".into());
+        assert!((3..18).all(|at| outcome(at, &fleet) == Outcome::Nothing), "its MediaMTX may be started again");
+        assert_eq!(outcome(18, &fleet), Outcome::Grow { cancel: 0, launch: 1 });
+        fleet[1].liveness = Liveness::Dead;
+        assert_eq!(outcome(19, &fleet), Outcome::Grow { cancel: 0, launch: 1 }, "the dead are not in doubt");
+    }
+
+    #[test]
     fn unknown_readers_hold_the_cluster_and_a_known_lull_shrinks_it() {
         let mut orchestrator = orchestrator(Role::Distribution, distribution_orchestrator::policy());
         let mut fleet: Vec<MemberView> =

@@ -143,10 +143,12 @@ fn size(plan: &Plan, given: Given<'_>, policy: &Policy, problems: &mut Vec<Probl
     // Who was told to hold may leave too few as few as they are.
     let held = given.manner == Manner::Hold;
     let away_below = plan.size < policy.min && if held { plan.size < present } else { plan.size <= present };
-    let away_above = plan.size > policy.max && plan.size > present;
-    let sound = given.nodes.iter().filter(|view| view.condition != Condition::Unhealthy).count() as u32;
-    if held && plan.size > sound {
-        problems.push(Problem::GrowsWhileHeld { from: sound, to: plan.size });
+    // Those that are ill may hold their places for a while.
+    let ill = |view: &&NodeView| view.condition == Condition::Unhealthy && !told(&view.node);
+    let away_above = plan.size > policy.max && plan.size > present + given.nodes.iter().filter(ill).count() as u32;
+    let there = given.nodes.len() as u32;
+    if held && plan.size > there {
+        problems.push(Problem::GrowsWhileHeld { from: there, to: plan.size });
     }
     if away_below || away_above {
         problems.push(Problem::OutOfRange { size: plan.size, min: policy.min, max: policy.max });

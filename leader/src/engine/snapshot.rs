@@ -59,6 +59,9 @@ pub struct Snapshot {
     /// Of those draining, how many can still be put back into service.
     pub cancellable: u32,
     pub unhealthy: u32,
+    /// Of those unhealthy, how many have been so for a moment only: they hold their places, and carry what nobody knows.
+    #[serde(default)]
+    pub doubted: u32,
     /// In the order of the policy's metrics, draining nodes' load included: it has to go somewhere.
     pub loads: Vec<Load>,
     /// Mean over the serving nodes; `None` when one of them did not say.
@@ -103,9 +106,9 @@ impl Snapshot {
         counted
     }
 
-    /// Nodes that serve or soon will.
+    /// Nodes that serve, soon will, or may again in a moment.
     #[must_use]
     pub fn size(&self) -> u32 {
-        self.serving + self.launching
+        self.serving + self.launching + self.doubted
     }
 }

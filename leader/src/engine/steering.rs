@@ -9,6 +9,9 @@ use super::victim::{self, VictimReason};
 use super::{Condition, Decision, Engine, NodeView, Outcome, Policy, PolicyError, Reason, Snapshot};
 use crate::plan::{Plan, PlanId};
 
+/// A node that is ill, or silent, is replaced in the count after so long only: the same time that its cameras wait for it.
+pub(crate) const DOUBTED_FOR: Duration = Duration::from_secs(15);
+
 /// What may become of a decision.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Manner {
@@ -38,13 +41,24 @@ pub struct Steering {
     last: Option<Plan>,
     /// Nodes whose drain was cancelled and that do not serve yet: they are on their way, as if launched.
     returning: BTreeSet<NodeId>,
+    /// Nodes that are ill or silent, and since when.
+    ill_since: BTreeMap<NodeId, Mono>,
+    /// When it was decided last.
+    decided: Mono,
 }
 
 impl Steering {
     /// # Errors
     /// All that is wrong with the policy.
     pub fn new(role: Role, policy: Policy) -> Result<Self, Vec<PolicyError>> {
-        Ok(Self { role, engine: Engine::new(policy)?, last: None, returning: BTreeSet::new() })
+        Ok(Self {
+            role,
+            engine: Engine::new(policy)?,
+            last: None,
+            returning: BTreeSet::new(),
+            ill_since: BTreeMap::new(),
+            decided: Mono::default(),
+        })
     }
 
     /// Goes on from a predecessor's plan, so that its drains are known as ordered. Older ones than the last, and those of
@@ -82,11 +96,13 @@ impl Steering {
             nodes.iter().any(|node| node.node == *id && back(node))
         };
         self.returning.retain(still);
+        self.doubt(now, nodes);
         #[cfg(test)]
         let (parent, said) = (self.last.clone(), nodes.to_vec());
         let mut drains = self.drains_left(nodes);
         let nodes: Vec<NodeView> = nodes.iter().map(|node| self.as_ordered(node, &drains)).collect();
-        let seen = Snapshot { wall, lead, ..Snapshot::of(&nodes, self.policy().metrics.len()) };
+        let doubted = nodes.iter().filter(|node| self.is_doubted(node)).count() as u32;
+        let seen = Snapshot { wall, lead, doubted, ..Snapshot::of(&nodes, self.policy().metrics.len()) };
         let mut decision = self.engine.decide(now, &seen);
         let mut victims = Vec::new();
         if let Outcome::Shrink { drain } = decision.outcome {
@@ -110,10 +126,9 @@ impl Steering {
                 seen.size() + cancel + launch
             }
             Outcome::Shrink { .. } => {
-                // One that is not healthy was not counted in.
-                let counted = |node: &&NodeView| matches!(node.condition, Condition::Serving | Condition::Launching);
+                // One that has been ill for long was not counted in.
                 let named = |node: &&NodeView| victims.iter().any(|(victim, _)| *victim == node.node);
-                let fewer = nodes.iter().filter(named).filter(counted).count() as u32;
+                let fewer = nodes.iter().filter(named).filter(|node| self.is_counted(node)).count() as u32;
                 drains.extend(victims.iter().cloned());
                 seen.size() - fewer
             }
@@ -129,11 +144,28 @@ impl Steering {
         Steered { decision, victims, plan }
     }
 
-    /// Whether the size that was decided on last counts this node: it serves or launches, and is not to go.
+    /// Whether the size that was decided on last counts this node: it serves, launches or is in doubt, and is not to go.
     #[must_use]
     pub fn counts(&self, node: &NodeView) -> bool {
-        let node = self.as_ordered(node, &self.drains_left(std::slice::from_ref(node)));
-        matches!(node.condition, Condition::Serving | Condition::Launching)
+        self.is_counted(&self.as_ordered(node, &self.drains_left(std::slice::from_ref(node))))
+    }
+
+    fn is_counted(&self, node: &NodeView) -> bool {
+        matches!(node.condition, Condition::Serving | Condition::Launching) || self.is_doubted(node)
+    }
+
+    /// Notes since when who is ill, or silent.
+    fn doubt(&mut self, now: Mono, nodes: &[NodeView]) {
+        let before = std::mem::take(&mut self.ill_since);
+        let ill = nodes.iter().filter(|node| node.condition == Condition::Unhealthy).map(|node| &node.node);
+        self.ill_since = ill.map(|node| (node.clone(), before.get(node).copied().unwrap_or(now))).collect();
+        self.decided = now;
+    }
+
+    /// Ill or silent, and not for so long that another is needed: most are back, or dead, before one is launched.
+    fn is_doubted(&self, node: &NodeView) -> bool {
+        let briefly = |since: &Mono| self.decided.since(*since) < DOUBTED_FOR;
+        node.condition == Condition::Unhealthy && self.ill_since.get(&node.node).is_none_or(briefly)
     }
 
     /// A node that was told to drain is draining, also before it says so; one that drains by another's order stays so.
