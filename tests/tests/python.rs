@@ -234,8 +234,7 @@ async fn check(python: &Python, mut worker: Reading, has_recordings: bool) -> Re
     let hashes = vcl_hashes_annex_b(worker.codec, &std::fs::read(&video)?);
     let arrivals: Vec<Arrival> = hashes.into_iter().map(|hash| Arrival { hash, at: ended }).collect();
     let found = compare(&recording.arrivals, &arrivals, ended - BEHIND)?;
-    ensure!(found.is_perfect(), "{name}: {found:#?}");
-    ensure!(gaps == 0 && seen.gaps.is_empty(), "{name}: {seen:?}");
+    ensure!(found.is_perfect() && gaps == 0, "{name}: {found:#?}, and was told of {gaps} gaps: {:?}", seen.gaps);
     ensure!(!has_recordings || name != "py-sync" || recorded > 0, "it was killed, and read no recording");
     ensure!(has_recordings || seen.counters.handovers > 0, "{name} was not moved: {seen:?}");
     if worker.decodes {

@@ -37,6 +37,8 @@ class Store:
     def __init__(self, path: str, keep_video: bool) -> None:
         self.database = sqlite3.connect(path, isolation_level=None)
         self.database.execute("pragma journal_mode = wal")
+        # Holds over a kill. Waiting for the disk at each frame would make a busy machine fall behind its camera.
+        self.database.execute("pragma synchronous = normal")
         self.database.executescript(TABLES)
         self.keep_video = keep_video
 
