@@ -87,12 +87,8 @@ impl Pair {
 
     /// Whether a verdict of death can be right now.
     pub fn may_be_dead(&self, now: Micros, bounds: Bounds) -> bool {
-        match self.truth {
-            Truth::Silent { since } => now >= since + STALL,
-            Truth::Reached { .. } => {
-                self.last_silence.is_some_and(|(from, to)| to >= from + STALL && now <= to + bounds.cleared)
-            }
-        }
+        let is_silent = matches!(self.truth, Truth::Silent { since } if now >= since + STALL);
+        is_silent || self.last_silence.is_some_and(|(from, to)| to >= from + STALL && now <= to + bounds.cleared)
     }
 
     /// What of this verdict is wrong, `calm_since` nothing else changed for either of them.
