@@ -151,8 +151,9 @@ const CONFIRMS_FOR: Duration = Duration::from_secs(3);
 /// Time is passed at least once a second. Where so much of it passed at once, this node was held up (stopped, starved, or
 /// its machine slept), and who was silent meanwhile it cannot tell.
 const HELD_UP: Duration = Duration::from_secs(2);
-/// Everybody has so long to be heard by a node that was held up, and what others say of them to be new.
-const HEARD_AGAIN: Duration = Duration::from_millis(1_500);
+/// Everybody has so long to be heard by a node that was held up. Longer than a report confirms anything: those that waited
+/// in this node's socket meanwhile seem to be new, and are not.
+const HEARD_AGAIN: Duration = Duration::from_millis(3_500);
 
 /// A claim of ownership, the better the greater: its bytes grow, its node is not suspected, its generation, whose.
 type Claim<'a> = (bool, bool, u64, &'a NodeId);

@@ -167,8 +167,8 @@ fn a_node_that_was_held_up_takes_that_for_nobodys_silence() {
         // SIGSTOP, and SIGCONT: what it knows is of before.
         let goes_on = 30_000;
         assert_eq!(fleet.pass_time(at(goes_on)), []);
-        assert_eq!(until(&mut fleet, goes_on + 200, goes_on + 1_200, silent), [], "silent for {silent_for} ms before");
-        assert_eq!(fleet.update(at(goes_on + 1_300), all()), [Change::Returned(id("a"))]);
+        assert_eq!(until(&mut fleet, goes_on + 200, goes_on + 3_200, silent), [], "silent for {silent_for} ms before");
+        assert_eq!(fleet.update(at(goes_on + 3_300), all()), [Change::Returned(id("a"))]);
     }
     let mut fleet = Fleet::new(DEAD_AFTER);
     fleet.update(at(0), all());

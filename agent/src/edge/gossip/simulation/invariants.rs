@@ -39,6 +39,8 @@ pub struct Bounds {
 const STRAINED: Micros = 4 * SECOND;
 /// A node that nobody had heard is given longer.
 const UNHEARD: Micros = 35 * SECOND;
+/// A pause in a silence that is too short to hear anybody in.
+const UNNOTICED: Micros = SECOND;
 /// Silent for less, nobody may be taken for dead: a stall of a second, with room for what went before it.
 pub const STALL: Micros = 3 * SECOND;
 
@@ -76,7 +78,10 @@ impl Pair {
 
     pub fn update(&mut self, now: Micros, is_silent: bool) {
         self.truth = match (self.truth, is_silent) {
-            (Truth::Reached { .. }, true) => Truth::Silent { since: now },
+            (Truth::Reached { .. }, true) => {
+                let goes_on = self.last_silence.filter(|(_, to)| now < to + UNNOTICED);
+                Truth::Silent { since: goes_on.map_or(now, |(from, _)| from) }
+            }
             (Truth::Silent { since }, false) => {
                 self.last_silence = Some((since, now));
                 Truth::Reached { since: now }

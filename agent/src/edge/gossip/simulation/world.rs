@@ -435,7 +435,7 @@ impl World {
             let machine = &self.machines[observer];
             let Some(process) = machine.process.as_ref().filter(|_| !machine.stopped) else { continue };
             let silent = (0..nodes).filter(|node| self.is_silent_to(observer, *node)).count();
-            let is_strained = silent > (nodes / 4).max(2);
+            let is_strained = silent > ((nodes - 1) / 4).max(2);
             // With nobody else there to confirm it.
             let is_alone = nodes > 2 && nodes - silent <= 2;
             for node in (0..nodes).filter(|node| *node != observer) {
