@@ -125,7 +125,8 @@ impl Member {
             facts: self.peer.facts.clone(),
             load: self.peer.load.clone(),
             drain: self.peer.drain.clone(),
-            moves: self.peer.moves.clone(),
+            // The dead hand nothing over, whatever they said last.
+            moves: self.peer.moves.clone().filter(|_| self.liveness != Liveness::Dead),
             cameras: self.peer.cameras.clone(),
         }
     }
