@@ -261,6 +261,11 @@ impl Engine {
         if seen.launching > 0 {
             return nothing(Rule::Underway, Reason::Launching { nodes: seen.launching });
         }
+        // Well again or not counted any more in a moment. Until then one that serves would go in its stead, perhaps below the
+        // least.
+        if seen.doubted > 0 {
+            return nothing(Rule::Underway, Reason::Doubted { nodes: seen.doubted });
+        }
         let free = self.policy.shrink_step.saturating_sub(seen.draining);
         if free == 0 {
             return nothing(Rule::Underway, Reason::Draining { nodes: seen.draining });

@@ -115,6 +115,10 @@ pub enum Reason {
     Launching {
         nodes: u32,
     },
+    /// Ill or silent for a moment only.
+    Doubted {
+        nodes: u32,
+    },
     Draining {
         nodes: u32,
     },
@@ -172,6 +176,7 @@ impl fmt::Display for Reason {
                 write!(f, "the nodes that stay would have {per_node:.0} {metric} each, limit {limit:.0}")
             }
             Self::Launching { nodes } => write!(f, "{nodes} node(s) are launching"),
+            Self::Doubted { nodes } => write!(f, "{nodes} node(s) may be back in a moment, or dead: nothing shrinks"),
             Self::Draining { nodes } => write!(f, "{nodes} node(s) are draining"),
             Self::DrainCancelled { nodes } => write!(f, "{nodes} drain(s) cancelled, since the load came back"),
             Self::Schedules { names, min, max, spare } => {

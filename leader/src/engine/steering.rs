@@ -168,12 +168,14 @@ impl Steering {
         node.condition == Condition::Unhealthy && self.ill_since.get(&node.node).is_none_or(briefly)
     }
 
-    /// A node that was told to drain is draining, also before it says so; one that drains by another's order stays so.
+    /// A node that was told to drain is draining, also before it says so, and where it is ill; one that drains by another's
+    /// order stays so.
     fn as_ordered(&self, node: &NodeView, drains: &BTreeMap<NodeId, VictimReason>) -> NodeView {
         let ordered = drains.contains_key(&node.node);
         let condition = match node.condition {
             Condition::Draining { .. } if self.returning.contains(&node.node) => Condition::Launching,
             Condition::Serving if ordered => Condition::Draining { cancellable: true },
+            Condition::Unhealthy if ordered => Condition::Draining { cancellable: false },
             Condition::Draining { cancellable } => Condition::Draining { cancellable: cancellable && ordered },
             other => other,
         };

@@ -246,9 +246,10 @@ fn turns() -> impl Strategy<Value = Vec<Turn>> {
     proptest::collection::vec(turn, 1..40)
 }
 
-/// The cluster follows its plan by one look; `next` numbers the nodes.
-fn follow(nodes: &mut Vec<Simulated>, plan: Option<&crate::plan::Plan>, next: &mut u32) {
-    let Some(plan) = plan else { return };
+/// The cluster follows its plan by one look, and grows by what the plan's size does not count yet, as [`crate::growing`]
+/// does; `next` numbers the nodes.
+fn follow(nodes: &mut Vec<Simulated>, steering: &Steering, next: &mut u32) {
+    let Some(plan) = steering.plan() else { return };
     let mut coming = 0;
     for node in nodes.iter_mut() {
         let told = plan.drains.contains_key(&node.view.node);
@@ -263,10 +264,10 @@ fn follow(nodes: &mut Vec<Simulated>, plan: Option<&crate::plan::Plan>, next: &m
                 node.left = node.left.saturating_sub(1);
                 node.view.condition = Condition::Draining { cancellable: node.left > 2 };
             }
-            Condition::Unhealthy if told => node.left = 0,
+            Condition::Unhealthy if told => node.left = node.left.saturating_sub(1),
             _ => {}
         }
-        coming += u32::from(matches!(node.view.condition, Condition::Serving | Condition::Launching) && !told);
+        coming += u32::from(!told && steering.counts(&node.view));
     }
     nodes.retain(|node| {
         let over = plan.drains.contains_key(&node.view.node) && node.left == 0;
@@ -278,74 +279,93 @@ fn follow(nodes: &mut Vec<Simulated>, plan: Option<&crate::plan::Plan>, next: &m
     }
 }
 
+/// Plays `turns` to a cluster that follows its plans, then a steady load. The plan checker judges each plan inside.
+fn play(turns: Vec<Turn>) -> Result<(), TestCaseError> {
+    let policy = plain();
+    let mut steering = Steering::new(Role::Distribution, policy.clone()).expect("good");
+    let mut nodes: Vec<Simulated> = (1..=4).map(|number| simulated(number, true)).collect();
+    let (mut next, mut load, mut silent, mut epoch, mut at) = (4, 200.0, BTreeMap::new(), 1, 0_u32);
+    for turn in turns {
+        let mut passes = 3;
+        match turn {
+            Turn::Load(readers) => load = readers,
+            Turn::Silent(which) => {
+                silent.insert(which, ());
+            }
+            Turn::Sick(which) => {
+                let serving = |node: &&mut Simulated| node.view.condition == Condition::Serving;
+                if let Some(node) = nodes.get_mut(which).filter(serving) {
+                    (node.view.condition, node.left) = (Condition::Unhealthy, 8);
+                }
+            }
+            Turn::Well => {
+                silent.clear();
+                for node in nodes.iter_mut().filter(|node| node.view.condition == Condition::Unhealthy) {
+                    node.view.condition = Condition::Serving;
+                }
+            }
+            Turn::NewEpoch => {
+                epoch += 1;
+                let last = steering.plan().cloned();
+                steering = Steering::new(Role::Distribution, policy.clone()).expect("good");
+                if let Some(plan) = last {
+                    steering.adopt(plan);
+                }
+            }
+            Turn::Pass(looks) => passes = looks,
+        }
+        for _ in 0..passes {
+            at += 1;
+            let serving = nodes.iter().filter(|node| node.view.condition == Condition::Serving).count().max(1);
+            for (index, node) in nodes.iter_mut().enumerate() {
+                let share = if node.view.condition == Condition::Serving { load / serving as f64 } else { 0.0 };
+                node.view.loads = vec![(!silent.contains_key(&index)).then_some(share)];
+                node.view.to_move = share as u32;
+            }
+            let views: Vec<NodeView> = nodes.iter().map(|node| node.view.clone()).collect();
+            // The plan checker judges each plan inside.
+            let steered = steering.steer(
+                Mono(PACE * at),
+                UnixMillis(0),
+                Token { epoch, run: RunId(1) },
+                &views,
+                None,
+                Manner::Act,
+            );
+            prop_assert!(!steered.decision.reasons.is_empty(), "a decision without a reason");
+            follow(&mut nodes, &steering, &mut next);
+        }
+    }
+    // Whatever happened before: a steady load is in the end carried, by no node too many.
+    silent.clear();
+    for _ in 0..400 {
+        at += 1;
+        for node in &mut nodes {
+            if node.view.condition == Condition::Unhealthy {
+                node.view.condition = Condition::Serving;
+            }
+        }
+        let serving = nodes.iter().filter(|node| node.view.condition == Condition::Serving).count().max(1);
+        for node in &mut nodes {
+            let share = if node.view.condition == Condition::Serving { 450.0 / serving as f64 } else { 0.0 };
+            node.view.loads = vec![Some(share)];
+        }
+        let views: Vec<NodeView> = nodes.iter().map(|node| node.view.clone()).collect();
+        steering.steer(Mono(PACE * at), UnixMillis(0), Token { epoch, run: RunId(1) }, &views, None, Manner::Act);
+        follow(&mut nodes, &steering, &mut next);
+    }
+    let serving = nodes.iter().filter(|node| node.view.condition == Condition::Serving).count();
+    let kept = nodes.iter().filter(|node| node.view.protected).count();
+    prop_assert!(serving == 5.max(kept), "{serving} serve 450 readers: {nodes:#?}");
+    Ok(())
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
 
     #[test]
     fn every_plan_passes_the_checker(turns in turns()) {
-        let policy = plain();
-        let mut steering = Steering::new(Role::Distribution, policy.clone()).expect("good");
-        let mut nodes: Vec<Simulated> = (1..=4).map(|number| simulated(number, true)).collect();
-        let (mut next, mut load, mut silent, mut epoch, mut at) = (4, 200.0, BTreeMap::new(), 1, 0_u32);
-        for turn in turns {
-            let mut passes = 3;
-            match turn {
-                Turn::Load(readers) => load = readers,
-                Turn::Silent(which) => { silent.insert(which, ()); }
-                Turn::Sick(which) => {
-                    let serving = |node: &&mut Simulated| node.view.condition == Condition::Serving;
-                    if let Some(node) = nodes.get_mut(which).filter(serving) {
-                        node.view.condition = Condition::Unhealthy;
-                    }
-                }
-                Turn::Well => {
-                    silent.clear();
-                    for node in nodes.iter_mut().filter(|node| node.view.condition == Condition::Unhealthy) {
-                        node.view.condition = Condition::Serving;
-                    }
-                }
-                Turn::NewEpoch => {
-                    epoch += 1;
-                    let last = steering.plan().cloned();
-                    steering = Steering::new(Role::Distribution, policy.clone()).expect("good");
-                    if let Some(plan) = last { steering.adopt(plan); }
-                }
-                Turn::Pass(looks) => passes = looks,
-            }
-            for _ in 0..passes {
-                at += 1;
-                let serving = nodes.iter().filter(|node| node.view.condition == Condition::Serving).count().max(1);
-                for (index, node) in nodes.iter_mut().enumerate() {
-                    let share = if node.view.condition == Condition::Serving { load / serving as f64 } else { 0.0 };
-                    node.view.loads = vec![(!silent.contains_key(&index)).then_some(share)];
-                    node.view.to_move = share as u32;
-                }
-                let views: Vec<NodeView> = nodes.iter().map(|node| node.view.clone()).collect();
-                // The plan checker judges each plan inside.
-                let steered = steering.steer(Mono(PACE * at), UnixMillis(0), Token { epoch, run: RunId(1) }, &views, None, Manner::Act);
-                prop_assert!(!steered.decision.reasons.is_empty(), "a decision without a reason");
-                follow(&mut nodes, steering.plan(), &mut next);
-            }
-        }
-        // Whatever happened before: a steady load is in the end carried, by no node too many.
-        silent.clear();
-        for _ in 0..400 {
-            at += 1;
-            for node in &mut nodes {
-                if node.view.condition == Condition::Unhealthy { node.view.condition = Condition::Serving; }
-            }
-            let serving = nodes.iter().filter(|node| node.view.condition == Condition::Serving).count().max(1);
-            for node in &mut nodes {
-                let share = if node.view.condition == Condition::Serving { 450.0 / serving as f64 } else { 0.0 };
-                node.view.loads = vec![Some(share)];
-            }
-            let views: Vec<NodeView> = nodes.iter().map(|node| node.view.clone()).collect();
-            steering.steer(Mono(PACE * at), UnixMillis(0), Token { epoch, run: RunId(1) }, &views, None, Manner::Act);
-            follow(&mut nodes, steering.plan(), &mut next);
-        }
-        let serving = nodes.iter().filter(|node| node.view.condition == Condition::Serving).count();
-        let kept = nodes.iter().filter(|node| node.view.protected).count();
-        prop_assert!(serving == 5.max(kept), "{serving} serve 450 readers: {nodes:#?}");
+        play(turns)?;
     }
 
     #[test]
@@ -373,6 +393,49 @@ proptest! {
             }
         }
     }
+}
+
+/// Stories that random seeds found once.
+#[test]
+fn nodes_that_fall_ill_cost_no_other_its_place_and_do_not_let_the_cluster_grow_for_ever() {
+    let story = vec![Turn::Sick(2), Turn::Load(1480.9), Turn::Load(0.0), Turn::Pass(45), Turn::Sick(5)];
+    play(story).expect("an orchestrating node is in doubt, and would be spared where one goes");
+    let (high, none) = (Turn::Load(2411.2), Turn::Load(0.0));
+    let story = [high, none.clone(), none, Turn::Sick(11), Turn::Sick(0), Turn::Sick(1), Turn::NewEpoch, Turn::Sick(2)];
+    play(story.into_iter().chain([Turn::NewEpoch]).collect()).expect("four in doubt at the most that there may be");
+}
+
+#[test]
+fn nothing_shrinks_while_a_node_may_be_back_in_a_moment() {
+    let (mut engine, mut at) = (Engine::new(plain()).expect("good"), 0);
+    let doubted = Snapshot { unhealthy: 1, doubted: 1, ..seen(2, 50.0) };
+    let decision = look(&mut engine, &mut at, 20, &doubted);
+    assert_eq!(
+        (decision.outcome, decision.rule),
+        (Outcome::Nothing, Rule::Underway),
+        "one of two would go: {decision}"
+    );
+    assert_eq!(look(&mut engine, &mut at, 1, &seen(3, 50.0)).outcome, Outcome::Shrink { drain: 1 });
+}
+
+#[test]
+fn a_node_that_falls_ill_after_it_was_told_to_go_holds_no_place_and_counts_among_those_that_drain() {
+    let mut steering = Steering::new(Role::Distribution, plain()).expect("good");
+    let mut nodes: Vec<NodeView> = (1..=6).map(|number| simulated(number, true).view).collect();
+    for node in &mut nodes {
+        node.loads = vec![Some(20.0)];
+    }
+    let token = Token { epoch: 1, run: RunId(1) };
+    let mut steer =
+        |at: u32, nodes: &[NodeView]| steering.steer(Mono(PACE * at), UnixMillis(0), token, nodes, None, Manner::Act);
+    let shrinks = |steered: &Steered| steered.decision.outcome == Outcome::Shrink { drain: 1 };
+    let (at, steered) =
+        (0..20).map(|at| (at, steer(at, &nodes))).find(|(_, steered)| shrinks(steered)).expect("six are too many");
+    let victim = nodes.iter_mut().find(|node| node.node == steered.victims[0].0).expect("one of them");
+    victim.condition = Condition::Unhealthy;
+    let decision = steer(at + 1, &nodes).decision;
+    assert_eq!((decision.inputs.size(), decision.inputs.draining), (5, 1), "{decision}");
+    assert_eq!(decision.outcome, Outcome::Nothing);
 }
 
 #[test]
@@ -416,7 +479,7 @@ fn every_plan_keeps_to_the_schedules_that_hold() {
         let token = Token { epoch: 1, run: RunId(1) };
         let steered = steering.steer(Mono(PACE * look), wall, token, &views, None, Manner::Act);
         plans += u32::from(steered.plan.is_some());
-        follow(&mut nodes, steering.plan(), &mut next);
+        follow(&mut nodes, &steering, &mut next);
         sizes.push(serving);
     }
     assert!(plans > 20, "{plans} plans");
