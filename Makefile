@@ -34,13 +34,13 @@ lint: ## Formatting, clippy, docs, licences and dependencies
 	RUSTDOCFLAGS="-D warnings -A rustdoc::private-intra-doc-links" $(CARGO) doc --locked --workspace --no-deps --document-private-items --quiet
 	tests/setup/cargo-deny.sh
 
-# The end-to-end tests start a whole fleet each, so test binaries run one after the other (as cargo does), and the
-# tests of the lab one at a time (they wait for each other). What was skipped is collected and shown at the end.
 .PHONY: wheel
 wheel: ## Build the Python wheel, optimised, into target/wheel
 	@tests/setup/install-missing.sh python3-venv
 	tests/setup/wheel.sh "$(abspath $(TARGET))/wheel" --release
 
+# The end-to-end tests start a whole fleet each, so test binaries run one after the other (as cargo does), and the
+# tests of the lab one at a time (they wait for each other). What was skipped is collected and shown at the end.
 .PHONY: test
 test: setup ## Everything that must hold before a change is merged
 	@export MTXFLEET_TEST_NOTES="$$(mktemp)"
@@ -61,7 +61,7 @@ test: setup ## Everything that must hold before a change is merged
 	else
 		exit 1
 	fi
-	$(CARGO) test --locked --workspace
+	$(CARGO) test --locked --workspace --no-fail-fast
 	echo
 	echo "All checks passed. What ran, and what did not:"
 	sort -u "$$MTXFLEET_TEST_NOTES" | sed 's/^/  /'

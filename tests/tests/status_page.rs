@@ -49,7 +49,7 @@ async fn the_page_shows_a_drains_phase_and_blockers_the_decisions_reasons_and_wh
         return;
     };
     let _alone = lab::alone().await;
-    let builder = Lab::builder().distribution(2).cameras([CameraKind::H264]).settings(settings());
+    let builder = Lab::builder().distribution(3).cameras([CameraKind::H264]).settings(settings());
     let mut lab = builder.start().await.expect("a fleet");
     let at = lab.nodes[0].agent.api.clone();
 

@@ -21,7 +21,7 @@ const AGENT_AWAY: Duration = Duration::from_secs(30);
 pub struct Drain {
     /// The node; without it, the one whose agent is asked.
     node: Option<NodeId>,
-    /// Begin also where the rules refuse: too few nodes left, Redis away, an ingestion node (its cameras are cut).
+    /// Begin also where the rules refuse: too few nodes left, or Redis away.
     #[arg(long)]
     force: bool,
     /// Stay until it has ended, and show the phases.

@@ -73,6 +73,18 @@ struct HaproxyFlags {
     /// A distribution node, in the same form; repeat for each.
     #[arg(long, requires = "distribution_bind")]
     distribution: Vec<String>,
+    /// Where HLS players connect.
+    #[arg(long, requires = "distribution_bind")]
+    hls_bind: Option<SocketAddr>,
+    /// The port of HLS on every distribution node.
+    #[arg(long, default_value_t = 8888)]
+    hls_port: u16,
+    /// Where WebRTC players connect (WHEP; their media then goes to the node itself).
+    #[arg(long, requires = "distribution_bind")]
+    whep_bind: Option<SocketAddr>,
+    /// The port of WHEP on every distribution node.
+    #[arg(long, default_value_t = 8889)]
+    whep_port: u16,
     /// Unix socket for `show stat`.
     #[arg(long)]
     stats_socket: Option<String>,
@@ -121,14 +133,37 @@ impl Mediamtx {
 
 impl HaproxyFlags {
     fn render(self) -> anyhow::Result<String> {
-        let frontend = |bind: Option<SocketAddr>, servers: &[String]| -> anyhow::Result<Option<Frontend>> {
-            let servers = servers.iter().map(|text| server(text)).collect::<anyhow::Result<Vec<_>>>()?;
-            Ok(bind.map(|bind| Frontend { bind, servers: Servers::List(servers) }))
+        let ingestion = servers(&self.ingestion)?;
+        let distribution = servers(&self.distribution)?;
+        let hls = self.hls_bind.map(|bind| frontend(bind, at_port(&distribution, self.hls_port)));
+        let whep = self.whep_bind.map(|bind| frontend(bind, at_port(&distribution, self.whep_port)));
+        let rtsp = self.distribution_bind.map(|bind| frontend(bind, distribution));
+        let haproxy = Haproxy {
+            stats_socket: self.stats_socket,
+            ingestion: self.ingestion_bind.map(|bind| frontend(bind, ingestion)),
+            distribution: rtsp.map(|rtsp| DistributionFrontends {
+                hls,
+                whep,
+                ..DistributionFrontends::rtsp_only(rtsp)
+            }),
+            ..Haproxy::new(self.name)
         };
-        let distribution = frontend(self.distribution_bind, &self.distribution)?.map(DistributionFrontends::rtsp_only);
-        let ingestion = frontend(self.ingestion_bind, &self.ingestion)?;
-        Ok(Haproxy { stats_socket: self.stats_socket, ingestion, distribution, ..Haproxy::new(self.name) }.render()?)
+        Ok(haproxy.render()?)
     }
+}
+
+const fn frontend(bind: SocketAddr, servers: Vec<Server>) -> Frontend {
+    Frontend { bind, servers: Servers::List(servers) }
+}
+
+/// The same nodes, another of their protocols.
+fn at_port(servers: &[Server], port: u16) -> Vec<Server> {
+    let host = |server: &Server| server.address.rsplit_once(':').map_or("", |(host, _)| host).to_owned();
+    servers.iter().map(|server| Server::new(&server.name, format!("{}:{port}", host(server)), server.agent)).collect()
+}
+
+fn servers(texts: &[String]) -> anyhow::Result<Vec<Server>> {
+    texts.iter().map(|text| server(text)).collect()
 }
 
 fn server(text: &str) -> anyhow::Result<Server> {
@@ -147,4 +182,29 @@ fn server(text: &str) -> anyhow::Result<Server> {
 fn local_address(url: &url::Url, key: &str) -> anyhow::Result<SocketAddr> {
     let addresses = url.socket_addrs(|| None).with_context(|| format!("{key}: {url} has no address"))?;
     addresses.first().copied().with_context(|| format!("{key}: {url} has no address"))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::HaproxyFlags;
+
+    #[derive(clap::Parser)]
+    struct CommandLine {
+        #[command(flatten)]
+        flags: HaproxyFlags,
+    }
+
+    #[test]
+    fn every_protocol_has_its_frontend_over_the_same_nodes() {
+        let flags = "render --name lb-1 --distribution-bind 0.0.0.0:9554 --hls-bind 0.0.0.0:9888 --whep-bind 0.0.0.0:9889 \
+                     --whep-port 8890 --distribution dist-1=10.0.0.7:8554=10.0.0.7:8790 \
+                     --distribution dist-2=[fd00::8]:8554=10.0.0.8:8790";
+        let line = CommandLine::try_parse_from(flags.split_whitespace()).unwrap_or_else(|error| panic!("{error}"));
+        let text = line.flags.render().expect("rendered");
+        for shown in ["bind 0.0.0.0:9888", "bind 0.0.0.0:9889", "10.0.0.7:8888", "10.0.0.7:8890", "[fd00::8]:8888"] {
+            assert!(text.contains(shown), "{shown} is not in:\n{text}");
+        }
+    }
 }

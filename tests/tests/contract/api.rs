@@ -179,10 +179,14 @@ pub async fn a_path_is_added_pulled_replaced_and_deleted_by_the_api(pair: Arc<Pa
     ensure!(before.iter().all(|path| path[MARK].is_string()), "{before:?}");
     let _camera = pair.camera("cam1", Sample::H264).await?;
 
-    // A source that nobody answers for: listed, not available.
+    // A source that nobody answers for: listed, not available. The server answers before it has taken the change in.
     ensure!(server.configure("add", "site/copy", &settings("nobody", "ours 1")).await?.0 == 200);
-    let waiting = server.get("/v3/paths/get/site/copy").await?;
-    ensure!(waiting["available"] == false && waiting["confName"] == "site/copy", "{waiting}");
+    wait_for("a path without a source to be listed", SOON, async || {
+        let waiting = server.get("/v3/paths/get/site/copy").await?;
+        ensure!(waiting["available"] == false && waiting["confName"] == "site/copy", "{waiting}");
+        Ok(())
+    })
+    .await?;
     let (status, body) = server.configure("add", "site/copy", &settings("cam1", "ours 2")).await?;
     ensure!(status == 400 && body.contains("already exists"), "{status} {body}");
     let seen = server.get("/v3/config/paths/get/site/copy").await?;
