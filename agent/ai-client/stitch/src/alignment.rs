@@ -93,11 +93,12 @@ pub(crate) fn shares_numbers(output: &[Mark], leg: &[Mark], offsets: Offsets, ma
 
 /// A unit with the same numbers, time, length and (where still kept) content.
 fn same_packets(output: &[Mark], leg: &[Mark], near: impl Fn(&Mark, &Mark) -> bool) -> bool {
-    let by_time: HashMap<i64, &Mark> = output.iter().map(|mark| (mark.time, mark)).collect();
+    // A clock that goes back gives one timestamp to two units.
+    let named: HashMap<(i64, i64), &Mark> = output.iter().map(|mark| ((mark.time, mark.last_seq), mark)).collect();
     leg.iter().any(|ours| {
-        by_time.get(&ours.time).is_some_and(|theirs| {
+        named.get(&(ours.time, ours.last_seq)).is_some_and(|theirs| {
             near(ours, theirs)
-                && (ours.first_seq, ours.last_seq, ours.len) == (theirs.first_seq, theirs.last_seq, theirs.len)
+                && (ours.first_seq, ours.len) == (theirs.first_seq, theirs.len)
                 && (theirs.hash.is_none() || theirs.hash == ours.hash)
         })
     })

@@ -129,6 +129,8 @@ pub(crate) struct Assembler {
     /// The last packet of the last whole unit; `None` before the first and after a jump of unknown size.
     whole_until: Option<i64>,
     began: bool,
+    /// The last packet of the last whole unit holds a part of a picture.
+    ended_in_slice: bool,
     typical_packets: usize,
     lone_packets: u32,
 }
@@ -143,9 +145,14 @@ impl Assembler {
             skipping: false,
             whole_until: None,
             began: false,
+            ended_in_slice: false,
             typical_packets: 4,
             lone_packets: 0,
         }
+    }
+
+    pub(crate) fn codec(&self) -> Codec {
+        self.codec
     }
 
     /// The last packet's extended sequence number and timestamp.
@@ -211,6 +218,10 @@ impl Assembler {
                 }
                 None if time != last_time => self.begin(seq, time, packet, Start::Sure, false),
                 None if self.skipping => {}
+                // A picture ended, and another begins: the sender's clock went back.
+                None if self.ended_in_slice && payload::unit_start(self.codec, &packet.payload) != Start::No => {
+                    self.begin(seq, time, packet, Start::Sure, false);
+                }
                 None => {
                     // The marker came too early, or many units share a timestamp, which is the same to us.
                     habits.end = UnitEnd::NextTimestamp;
@@ -269,6 +280,7 @@ impl Assembler {
             None => Gap::First,
         };
         self.began = true;
+        self.ended_in_slice = open.packets.last().is_some_and(|packet| payload::is_slice(self.codec, &packet.payload));
         self.whole_until = Some(last_seq);
         self.typical_packets = open.packets.len().clamp(1, 64);
         whole(Unit {

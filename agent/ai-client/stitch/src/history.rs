@@ -34,6 +34,11 @@ impl Emitted {
         Self { time, first_seq, last_seq, len, joined, received, packets: Some(packets), hash: None }
     }
 
+    /// The hash, if it was taken.
+    pub(crate) fn known_hash(&self) -> Option<u64> {
+        self.hash
+    }
+
     pub(crate) fn hash(&mut self, codec: Codec) -> Option<u64> {
         if self.hash.is_none() {
             self.hash = self.packets.as_ref().map(|packets| payload::content_hash(codec, packets));
@@ -147,11 +152,11 @@ impl History {
         self.entries.clear();
     }
 
-    /// The newest unit with this time among those emitted after index `after` (all, with `None`). Looks first where a
+    /// The newest unit that is looked for among those emitted after index `after` (all, with `None`). Looks first where a
     /// leg that goes on without loss will be.
-    pub(crate) fn find(&self, time: i64, after: Option<u64>) -> Option<u64> {
+    pub(crate) fn find(&self, after: Option<u64>, is: impl Fn(u64, &Emitted) -> bool) -> Option<u64> {
         let start = after.map_or(0, |index| index + 1);
-        let is = |index: u64| self.get(index).is_some_and(|entry| entry.time == time);
+        let is = |index: u64| self.get(index).is_some_and(|entry| is(index, entry));
         if is(start) && !is(start + 1) {
             return Some(start);
         }

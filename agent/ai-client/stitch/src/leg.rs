@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use crate::alignment::{Mark, Offsets};
 use crate::assembler::{Assembler, Gap, Habits, Joining, Unit};
-use crate::history::History;
+use crate::history::{Emitted, History};
 use crate::payload;
 use crate::types::{Codec, Counters, DiscontinuityKind, LegKey, RtpPacket, StitchConfig};
 
@@ -142,12 +142,14 @@ impl LegTrack {
     /// Drops what the history holds, looking at the `newest` units, and what lies before that, and notes where the rest
     /// goes on.
     pub(crate) fn drop_emitted(&mut self, history: &History, newest: usize, counters: &mut Counters) {
-        let Some(offsets) = self.offsets() else { return };
         let oldest = self.queue.len().saturating_sub(newest);
-        let Some((last, index)) = (oldest..self.queue.len()).rev().find_map(|at| {
-            let index = history.find(self.queue[at].time + offsets.time, self.met)?;
-            Some((at, index))
-        }) else {
+        self.take_hashes(oldest);
+        let found = |leg: &Self, unit: &Unit, after| {
+            history.find(after, |index, emitted| leg.is_same(unit, index, emitted, history))
+        };
+        let Some((last, index)) =
+            (oldest..self.queue.len()).rev().find_map(|at| Some((at, found(self, &self.queue[at], self.met)?)))
+        else {
             return;
         };
         for at in 0..=last {
@@ -155,7 +157,7 @@ impl LegTrack {
             if at == last {
                 counters.duplicates_dropped += 1;
                 self.meet(index, &unit, history);
-            } else if history.find(unit.time + offsets.time, None).is_some() {
+            } else if found(self, &unit, None).is_some() {
                 counters.duplicates_dropped += 1;
             } else {
                 counters.late_dropped += 1;
@@ -166,15 +168,43 @@ impl LegTrack {
     /// Called when another leg's unit was emitted: drops it here, with all before it.
     pub(crate) fn drop_just_emitted(&mut self, history: &History, counters: &mut Counters) {
         let (Some(offsets), Some(emitted)) = (self.offsets(), history.last()) else { return };
-        let Some(at) = self.queue.iter().rposition(|unit| unit.time + offsets.time == emitted.time) else { return };
+        let Some(first) = self.queue.iter().position(|unit| unit.time + offsets.time == emitted.time) else { return };
+        let index = history.next_index() - 1;
+        self.take_hashes(first);
+        let Some(at) = self.queue.iter().rposition(|unit| self.is_same(unit, index, emitted, history)) else { return };
         for position in 0..=at {
             let Some(unit) = self.pop() else { break };
             if position == at {
                 counters.duplicates_dropped += 1;
-                self.meet(history.next_index() - 1, &unit, history);
+                self.meet(index, &unit, history);
             } else {
                 counters.late_dropped += 1;
             }
+        }
+    }
+
+    /// `unit` of this leg is the emitted unit at `index`. The time alone does not say so, since a clock that goes back gives
+    /// it to two units: their content has to agree, or else, where it is known no more, their numbers.
+    fn is_same(&self, unit: &Unit, index: u64, emitted: &Emitted, history: &History) -> bool {
+        let Some(offsets) = self.offsets() else { return false };
+        if unit.time + offsets.time != emitted.time {
+            return false;
+        }
+        match (unit.hash, emitted.known_hash()) {
+            (Some(ours), Some(theirs)) => ours == theirs,
+            // Some packets in common: relays may make more of them.
+            _ if self.numbers_hold(history) && history.renumbered().is_none_or(|last| last <= index) => {
+                unit.first_seq + offsets.seq <= emitted.last_seq && emitted.first_seq <= unit.last_seq + offsets.seq
+            }
+            _ => true,
+        }
+    }
+
+    /// Of the units that wait, from the one at `from`.
+    fn take_hashes(&mut self, from: usize) {
+        let codec = self.assembler.codec();
+        for unit in self.queue.range_mut(from..) {
+            unit.hash.get_or_insert_with(|| payload::content_hash(codec, &unit.packets));
         }
     }
 
@@ -219,14 +249,14 @@ impl LegTrack {
         }
     }
 
-    /// The numbers show that the front of the queue lies before what was emitted last. So must the time, since dropping a
-    /// unit by mistake would be a silent loss.
+    /// The numbers show that the front of the queue lies before what was emitted last, or in it. So must the time, since
+    /// dropping a unit by mistake would be a silent loss.
     pub(crate) fn front_is_late(&self, history: &History) -> bool {
         let (Some((front, offsets)), Some(last)) = (self.front(), history.last()) else { return false };
         front.gap != Gap::Restart
             && self.numbers_hold(history)
             && front.last_seq + offsets.seq <= last.last_seq
-            && front.time + offsets.time < last.time
+            && front.time + offsets.time <= last.time
     }
 
     /// Its next unit follows the last emitted one or comes again: nothing after that unit is missing here.

@@ -19,7 +19,7 @@
 //!    or, where a camera was pulled anew, in another leg's), or, where a relay renumbers, from a run of equal pictures
 //!    with equal spacing that fits one place only.
 //! 3. The leg that holds the last emitted unit, **followed without a gap** by another, gives the next one. Decode order is
-//!    the order on a leg; a timestamp is a name (with B-frames it runs backwards).
+//!    the order on a leg; a timestamp is a name (with B-frames it runs backwards), and not a unique one (clocks go back).
 //! 4. When every leg is past a hole at the same place, the **loss is declared**, to the packet.
 //!
 //! ```text
@@ -57,9 +57,10 @@
 //! no input is an error.
 //!
 //! What is not known: a leg that renumbers packets *and* lost some may make the stitch announce a gap of unknown size
-//! where nothing is missing. The reverse, a loss not announced, is left in two cases: a leg placed by less than the full
-//! run of content when the older ones are dead, in a scene that repeats itself; and a relay that splits a packet for the
-//! first time in the very unit that another leg lost.
+//! where nothing is missing. The reverse, a loss not announced, is left in three cases: a leg placed by less than the
+//! full run of content when the older ones are dead, in a scene that repeats itself; a relay that splits a packet for the
+//! first time in the very unit that another leg lost; and a picture that is sent again, bit for bit, under the same
+//! timestamp, since the clock goes back, while a leg joins.
 
 // In reading order.
 mod stitch;

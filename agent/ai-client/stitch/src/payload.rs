@@ -183,6 +183,22 @@ pub(crate) fn first_nal_type(codec: Codec, payload: &[u8]) -> u8 {
     }
 }
 
+/// Whether this payload holds a part of a picture.
+pub(crate) fn is_slice(codec: Codec, payload: &[u8]) -> bool {
+    let slice = |header: u8| match codec {
+        Codec::H264 => matches!(nal_type(codec, header), 1..=5),
+        Codec::H265 => nal_type(codec, header) <= 31,
+        Codec::Other => false,
+    };
+    match form(codec, payload) {
+        _ if codec == Codec::Other => false,
+        Form::Single => slice(payload[0]),
+        Form::Aggregate(units) => aggregated(units).filter_map(<[u8]>::first).any(|header| slice(*header)),
+        Form::Fragment { header, .. } => slice(header[0]),
+        Form::Opaque => false,
+    }
+}
+
 /// Whether senders put nothing, but perhaps a delimiter, before a NAL unit of this type in a keyframe.
 pub(crate) fn leads_keyframe(codec: Codec, nal_type: u8) -> bool {
     match codec {

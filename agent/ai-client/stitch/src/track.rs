@@ -194,7 +194,8 @@ impl Track {
             received: unit.received,
             continuation: unit.continuation,
         }));
-        if self.legs.iter().any(|leg| leg.place == Place::Searching) {
+        // Other legs bring it too, and know it by its content.
+        if self.legs.iter().enumerate().any(|(other, leg)| other != at && leg.place != Place::Retired) {
             self.history.hash_last(self.config.codec);
         }
         for other in (0..self.legs.len()).filter(|other| *other != at) {
@@ -323,7 +324,7 @@ impl Track {
             && ahead as f64 <= most
             && pace * by_clock < f64::from(i16::MAX)
             && self.history.renumbered().is_none()
-            && self.history.find(front.time, None).is_none()
+            && self.history.find(None, |_, emitted| emitted.time == front.time).is_none()
     }
 
     /// Over the history, for an estimate; a burst of twice as many is allowed for.
@@ -394,11 +395,15 @@ const NUMBERS_TOLERANCE_S: f64 = 2.0;
 fn comes_before(a: &LegTrack, b: &LegTrack, history: &History) -> bool {
     let (Some((ours, our)), Some((theirs, their))) = (a.front(), b.front()) else { return false };
     let (our_time, their_time) = (ours.time + our.time, theirs.time + their.time);
+    if a.numbers_hold(history) && b.numbers_hold(history) {
+        let (our_first, their_first) = (ours.first_seq + our.seq, theirs.first_seq + their.seq);
+        let apart = ours.last_seq + our.seq < their_first || theirs.last_seq + their.seq < our_first;
+        if our_time != their_time || apart {
+            return our_first < their_first;
+        }
+    }
     if our_time == their_time {
         return ours.start > theirs.start;
-    }
-    if a.numbers_hold(history) && b.numbers_hold(history) {
-        return ours.first_seq + our.seq < theirs.first_seq + their.seq;
     }
     let holds = |leg: &LegTrack, offset: i64, time: i64| leg.queue.iter().any(|unit| unit.time + offset == time);
     if holds(a, our.time, their_time) {

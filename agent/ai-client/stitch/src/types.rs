@@ -103,7 +103,7 @@ pub enum Output {
 pub struct AccessUnit {
     pub track: TrackId,
     /// Extended RTP timestamp in output space (that of the first leg, unwrapped), in ticks of the track's clock. Unique
-    /// on its track; with B-frames it runs backwards, since units come in decode order.
+    /// on its track unless the camera's clock goes back; with B-frames it runs backwards, since units come in decode order.
     pub rtp_time: i64,
     /// Position on its track in decode order, from 0, counting emitted units.
     pub index: u64,

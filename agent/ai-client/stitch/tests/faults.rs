@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use model::worker::TICK;
-use model::{Kind, Leg, Loss, Run, Source, SourceConfig, Spaces, check, run};
+use model::{Kind, Leg, Loss, Run, Source, SourceConfig, Spaces, cases, check, run};
 use mtxfleet_stitch::{
     Codec, DiscontinuityKind, LegKey, Output, RtpPacket, Stitch, StitchConfig, TrackConfig, TrackId,
 };
@@ -76,7 +76,7 @@ fn without_a_stitch_the_same_handovers_lose_frames_and_repeat_others() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 60, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(cases(60))]
 
     #[test]
     fn after_the_death_of_the_only_leg_the_gap_is_known_to_the_packet(

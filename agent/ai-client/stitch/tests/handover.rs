@@ -4,17 +4,11 @@ mod model;
 
 use std::time::Duration;
 
-use model::{Kind, Leg, Loss, Source, SourceConfig, Spaces, check, run};
+use model::{Kind, Leg, Loss, Source, SourceConfig, Spaces, cases, check, run};
 use mtxfleet_stitch::StitchConfig;
 use proptest::prelude::*;
 
 const MAX_SKEW_MS: u64 = 450;
-
-/// `PROPTEST_CASES` overrides; 2,000 run in about a minute each in release.
-fn cases() -> ProptestConfig {
-    let cases = std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(100);
-    ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() }
-}
 
 fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
@@ -92,7 +86,7 @@ fn within(source: &Source, losses: Vec<Loss>) -> Vec<Loss> {
 }
 
 proptest! {
-    #![proptest_config(cases())]
+    #![proptest_config(cases(100))]
 
     #[test]
     fn handovers_between_relays_of_one_source_lose_nothing_and_pause_no_longer_than_the_skew(

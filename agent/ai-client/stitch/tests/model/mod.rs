@@ -12,5 +12,11 @@ pub mod verdict;
 pub mod worker;
 
 pub use source::{Kind, Source, SourceConfig};
-pub use verdict::check;
+pub use verdict::{check, expected_content};
 pub use worker::{Leg, Loss, Run, Spaces, run};
+
+/// So many cases of a property; `PROPTEST_CASES` overrides. 2,000 run in about a minute each in release.
+pub fn cases(usual: u32) -> proptest::prelude::ProptestConfig {
+    let cases = std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(usual);
+    proptest::prelude::ProptestConfig { cases, failure_persistence: None, ..Default::default() }
+}

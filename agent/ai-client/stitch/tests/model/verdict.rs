@@ -101,7 +101,7 @@ fn content(codec: Codec, unit: &AccessUnit) -> Bytes {
     unit.annex_b(codec)
 }
 
-fn expected_content(codec: Codec, unit: &SourceUnit) -> Bytes {
+pub fn expected_content(codec: Codec, unit: &SourceUnit) -> Bytes {
     let start_code: &[u8] = if codec == Codec::Other { &[] } else { &[0, 0, 0, 1] };
     unit.nals.iter().flat_map(|nal| [start_code, nal].concat()).collect()
 }
