@@ -248,13 +248,15 @@ impl Assembly {
         let sets = sets.and_then(|(_, sets)| sets.get_mut(index)).unwrap_or(&mut none);
         let now = self.started.elapsed();
         let own = unit.packets.first().map_or(0, |packet| packet.timestamp);
+        let (data, parameter_sets) = frame::data(&unit.packets, unit.keyframe, track.codec, sets, self.rtp_packets);
         let frame = Frame {
             track: index,
             codec: track.codec,
             rtp_time: unit.rtp_time,
             wall: clock.of_frame(unit.leg, own, unit.rtp_time),
             keyframe: unit.keyframe,
-            data: frame::data(&unit.packets, unit.keyframe, track.codec, sets, self.rtp_packets),
+            data,
+            parameter_sets,
             received: self.started + (unit.received + self.unread).min(now),
             recorded: false,
             decode_only: false,
@@ -359,13 +361,15 @@ impl Assembly {
         let Recorded { hash, ticks, timed, keyframe, wall, frame: packets } = unit;
         // A recording has its parameter sets in it; where not, those that the camera has now are the best guess.
         let mut sets = self.parameters.last().and_then(|(_, sets)| sets.get(self.watched)).cloned().unwrap_or_default();
+        let (data, parameter_sets) = frame::data(&packets, keyframe, track.codec, &mut sets, self.rtp_packets);
         let frame = Frame {
             track: self.watched,
             codec: track.codec,
             rtp_time: 0,
             wall: None,
             keyframe,
-            data: frame::data(&packets, keyframe, track.codec, &mut sets, self.rtp_packets),
+            data,
+            parameter_sets,
             received: Instant::now(),
             recorded: true,
             decode_only: false,

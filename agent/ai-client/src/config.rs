@@ -63,7 +63,8 @@ pub struct StreamConfig {
     /// (512 packets by MediaMTX's default) and throws away the rest, which is counted as lost.
     pub buffer: usize,
     /// Frames give their RTP packets ([`crate::Frame::packets`]), for who sends them on; no frame is put together then:
-    /// [`crate::Frame::data`] holds the payloads, whatever the codec.
+    /// [`crate::Frame::data`] holds the payloads, whatever the codec. A keyframe's are as they came: whether parameter sets are
+    /// among them, [`crate::Frame::parameter_sets`] says.
     pub rtp_packets: bool,
     /// Legs that read at all times, 1 or 2 (1): with two, each at another node, the crash of one costs no pause. Needs
     /// `agents`, which say where nodes are, and `Via::Direct`; doubles the traffic.

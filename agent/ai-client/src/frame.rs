@@ -58,6 +58,8 @@ pub struct Frame {
     /// A decoder can start here. True for every frame of a track that is neither H.264 nor H.265.
     pub keyframe: bool,
     pub data: Data,
+    /// Of a keyframe of H.264 or H.265: what a decoder needs before it. `None` where neither camera nor SDP said.
+    pub parameter_sets: Option<ParameterSets>,
     /// When its last packet came.
     pub received: Instant,
     /// It comes from a recording: [`Frame::rtp_time`] is worked out from the recording's times, to a few ticks, and
@@ -160,21 +162,60 @@ impl From<mtxfleet_stitch::Discontinuity> for Discontinuity {
     }
 }
 
-/// The bytes of an access unit as the application gets them. `sets` are the parameter sets that a keyframe without any
-/// gets; those of the camera's last keyframe with such take their place.
-pub(crate) fn data(packets: &[RtpPacket], keyframe: bool, codec: Codec, sets: &mut Bytes, as_packets: bool) -> Data {
-    if as_packets || codec == Codec::Other {
-        return Data::Payloads(packets.iter().map(|packet| packet.payload.clone()).collect());
+/// What a decoder needs before a keyframe of H.264 (SPS, PPS) or H.265 (VPS, SPS, PPS).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ParameterSets {
+    /// NAL units behind start codes.
+    pub annex_b: Bytes,
+    /// The camera sent them with this frame. Otherwise they are its last ones, those of the SDP before it sent any.
+    pub in_frame: bool,
+}
+
+impl ParameterSets {
+    /// One by one, without start codes.
+    pub fn nal_units(&self) -> impl Iterator<Item = Bytes> {
+        nal_units(&self.annex_b).map(|unit| self.annex_b.slice_ref(unit))
+    }
+}
+
+/// Between start codes of three bytes or four; a NAL unit never ends in a zero byte.
+fn nal_units(annex_b: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let starts: Vec<usize> =
+        annex_b.windows(3).enumerate().filter(|(_, w)| *w == [0, 0, 1]).map(|(at, _)| at + 3).collect();
+    let ends: Vec<usize> = starts.iter().skip(1).map(|start| start - 3).chain([annex_b.len()]).collect();
+    starts.into_iter().zip(ends).filter_map(|(start, end)| {
+        let unit = &annex_b[start..end];
+        Some(&unit[..unit.iter().rposition(|byte| *byte != 0)? + 1])
+    })
+}
+
+/// The bytes of an access unit as the application gets them, and a keyframe's parameter sets. `sets` are those that a
+/// keyframe without any gets; those of the camera's last keyframe with such take their place.
+pub(crate) fn data(
+    packets: &[RtpPacket],
+    keyframe: bool,
+    codec: Codec,
+    sets: &mut Bytes,
+    as_packets: bool,
+) -> (Data, Option<ParameterSets>) {
+    let payloads = || Data::Payloads(packets.iter().map(|packet| packet.payload.clone()).collect());
+    if codec == Codec::Other || as_packets && !keyframe {
+        return (payloads(), None);
     }
     let bytes = mtxfleet_stitch::annex_b(codec, packets);
     if !keyframe {
-        return Data::AnnexB(bytes);
+        return (Data::AnnexB(bytes), None);
     }
-    if has_sps(codec, &bytes) {
-        if let Some(found) = parameter_sets(codec, &bytes).filter(|found| found != sets) {
-            *sets = found;
-        }
-        return Data::AnnexB(bytes);
+    let in_frame = has_sps(codec, &bytes);
+    if let Some(found) = parameter_sets(codec, &bytes).filter(|found| in_frame && found != sets) {
+        *sets = found;
+    }
+    let of_frame = (!sets.is_empty()).then(|| ParameterSets { annex_b: sets.clone(), in_frame });
+    if as_packets {
+        return (payloads(), of_frame);
+    }
+    if in_frame {
+        return (Data::AnnexB(bytes), of_frame);
     }
     let mut whole = BytesMut::with_capacity(sets.len() + bytes.len());
     // An access unit delimiter, where there is one, has to stay first.
@@ -182,7 +223,7 @@ pub(crate) fn data(packets: &[RtpPacket], keyframe: bool, codec: Codec, sets: &m
     whole.put_slice(delimiter);
     whole.put_slice(sets);
     whole.put_slice(rest);
-    Data::AnnexB(whole.freeze())
+    (Data::AnnexB(whole.freeze()), of_frame)
 }
 
 /// The parameter sets before the first slice, when a decoder can start with them.
@@ -272,7 +313,7 @@ mod tests {
             (Codec::H265, [&[0x42, 1, 1], &[0x44, 1, 1]], [&[0x42, 1, 2], &[0x44, 1, 2]], &[0x26, 1, 0x88]),
         ] {
             let mut sets = Bytes::from(annex_b(&before));
-            let bytes = |sets: &mut Bytes, nals: &[&[u8]]| data(&unit(nals), true, codec, sets, false);
+            let bytes = |sets: &mut Bytes, nals: &[&[u8]]| data(&unit(nals), true, codec, sets, false).0;
             let whole = |sets: [&[u8]; 2]| Data::AnnexB(annex_b(&[sets[0], sets[1], slice]).into());
             assert_eq!(bytes(&mut sets, &[slice]), whole(before));
             assert_eq!(bytes(&mut sets, &[changed[0], changed[1], slice]), whole(changed));

@@ -60,7 +60,7 @@ mod wall;
 pub use checkpoint::{CheckpointError, Checkpoints, Start};
 pub use config::{Credentials, StreamConfig, Trust, Via};
 pub use following::{Follow, Owner};
-pub use frame::{Codec, Data, Discontinuity, DiscontinuityKind, Frame, Item, Packet, Track};
+pub use frame::{Codec, Data, Discontinuity, DiscontinuityKind, Frame, Item, Packet, ParameterSets, Track};
 pub use handover::State;
 pub use metrics::{Metrics, MetricsListener};
 pub use mtxfleet_wire::{LegId, StitchCounters};

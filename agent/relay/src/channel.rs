@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use mtxfleet_ai_client::{Frame, Track};
+use bytes::Bytes;
+use mtxfleet_ai_client::{Frame, ParameterSets, Track};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -65,7 +66,7 @@ pub(crate) struct Start {
 #[derive(Debug)]
 pub(crate) struct Channel {
     pub tracks: Vec<Track>,
-    pub sdp: Vec<u8>,
+    name: String,
     /// Cancelled when the upstream is over: readers are closed then.
     pub closed: CancellationToken,
     pub sums: Arc<Sums>,
@@ -76,6 +77,9 @@ pub(crate) struct Channel {
 
 #[derive(Debug)]
 struct Inner {
+    sdp: Vec<u8>,
+    /// The tracks' parameter sets as they are in it, Annex B.
+    parameter_sets: Vec<Bytes>,
     numberings: Vec<Numbering>,
     kept: Kept,
     readers: Vec<Joined>,
@@ -120,13 +124,15 @@ impl Channel {
             Numbering::new(random as u32, track.payload_type, (random >> 96) as u16)
         };
         let inner = Inner {
+            sdp: sdp::describe(stream, &tracks),
+            parameter_sets: tracks.iter().map(|track| track.parameter_sets.clone()).collect(),
             numberings: tracks.iter().map(numbering).collect(),
             kept: Kept::default(),
             readers: Vec::new(),
             next_id: 0,
         };
         Self {
-            sdp: sdp::describe(stream, &tracks),
+            name: stream.to_owned(),
             main: tracks.iter().position(is_video),
             tracks,
             closed: CancellationToken::new(),
@@ -173,9 +179,20 @@ impl Channel {
         self.lock().readers.retain(|reader| reader.id != id);
     }
 
+    /// With the parameter sets that the camera has now.
+    pub(crate) fn sdp(&self) -> Vec<u8> {
+        self.lock().sdp.clone()
+    }
+
     /// The next frame of the upstream.
     pub(crate) fn push(&self, frame: &Frame) {
         let inner = &mut *self.lock();
+        if let Some(sets) = &frame.parameter_sets
+            && inner.parameter_sets.get(frame.track).is_some_and(|known| *known != sets.annex_b)
+        {
+            inner.parameter_sets[frame.track] = sets.annex_b.clone();
+            inner.sdp = sdp::describe(&self.name, &self.tracks_with(&inner.parameter_sets));
+        }
         if let Some(numbering) = inner.numberings.get_mut(frame.track) {
             let unit = numbering.unit(frame);
             inner.hand_out(unit, self.main);
@@ -193,6 +210,17 @@ impl Channel {
     pub(crate) fn readers(&self) -> Vec<(u64, u64)> {
         let counts = |counters: &Counters| (counters.packets.load(Relaxed), counters.discarded.load(Relaxed));
         self.lock().readers.iter().map(|reader| counts(&reader.to.counters)).collect()
+    }
+
+    /// As they are described to who comes now.
+    fn tracks_with(&self, parameter_sets: &[Bytes]) -> Vec<Track> {
+        let with = |(track, sets): (&Track, &Bytes)| {
+            let sets = ParameterSets { annex_b: sets.clone(), in_frame: true };
+            let units: Vec<Bytes> = sets.nal_units().collect();
+            let fmtp = if units.is_empty() { track.fmtp.clone() } else { sdp::with_parameter_sets(track, &units) };
+            Track { fmtp, ..track.clone() }
+        };
+        self.tracks.iter().zip(parameter_sets).map(with).collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {

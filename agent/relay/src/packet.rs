@@ -3,7 +3,7 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::{BufMut as _, Bytes, BytesMut};
-use mtxfleet_ai_client::Frame;
+use mtxfleet_ai_client::{Codec, Frame, ParameterSets};
 
 /// From 1900, where NTP begins, to 1970, in seconds.
 const NTP_TO_UNIX: u64 = 2_208_988_800;
@@ -46,9 +46,16 @@ impl Numbering {
         Self { ssrc, payload_type, next_sequence: first_sequence, packets: 0, octets: 0 }
     }
 
-    /// Numbers the packets of the next frame of the track.
+    /// Numbers the packets of the next frame of the track. A keyframe without parameter sets gets the camera's last ones, so
+    /// that whoever reads on learns of a camera that came back with others.
     pub(crate) fn unit(&mut self, frame: &Frame) -> Unit {
-        let payloads = frame.packets().map(|packet| (packet.payload, packet.marker));
+        let missing = frame.parameter_sets.as_ref().filter(|sets| !sets.in_frame);
+        let sets: Vec<Bytes> = missing.into_iter().flat_map(ParameterSets::nal_units).collect();
+        let all = || frame.packets().map(|packet| (packet.payload, packet.marker));
+        // An access unit delimiter has to stay first.
+        let delimiters =
+            if sets.is_empty() { 0 } else { all().take_while(|(p, _)| is_delimiter(frame.codec, p)).count() };
+        let payloads = all().take(delimiters).chain(sets.iter().map(|set| (set, false))).chain(all().skip(delimiters));
         self.number(frame.track, frame.keyframe, frame.rtp_time, frame.wall, payloads)
     }
 
@@ -94,6 +101,15 @@ impl Numbering {
         report[20..24].copy_from_slice(&self.packets.to_be_bytes());
         report[24..].copy_from_slice(&self.octets.to_be_bytes());
         report
+    }
+}
+
+/// H.264 type 9, H.265 type 35, in a packet of its own.
+fn is_delimiter(codec: Codec, payload: &[u8]) -> bool {
+    match (codec, payload.first()) {
+        (Codec::H264, Some(first)) => first & 0x1f == 9,
+        (Codec::H265, Some(first)) => (first >> 1) & 0x3f == 35,
+        _ => false,
     }
 }
 

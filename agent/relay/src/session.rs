@@ -199,7 +199,7 @@ impl Session {
                 let base = format!("{}/", url.trim_end_matches('/'));
                 let more = [(headers::CONTENT_BASE, base.as_str()), (headers::CONTENT_TYPE, "application/sdp")];
                 let Answer { response, close } = Answer::new(StatusCode::Ok, &more);
-                Answer { response: response.replace_body(channel.sdp.clone()), close }
+                Answer { response: response.replace_body(channel.sdp()), close }
             }
             Err(answer) => answer,
         }
