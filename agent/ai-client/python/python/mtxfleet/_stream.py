@@ -104,7 +104,6 @@ class Stream:
         self._checkpoints = rules is not None
         self._automatic = rules is not None and not rules.explicit
         self._given: Frame | None = None
-        self._bell: Bell | None = None
         self._source = Source(
             {
                 "stream": stream,
@@ -169,21 +168,22 @@ class Stream:
 
     async def __aiter__(self) -> AsyncIterator[Frame]:
         """The same as iteration, for asyncio. Cancelling loses no frame."""
-        async for item in self.aevents():
-            if not isinstance(item, Discontinuity):
-                yield item
+        watched = _Watched()
+        try:
+            while (item := await self._aitem(watched)) is not None:
+                if not isinstance(item, Discontinuity):
+                    yield item
+        finally:
+            watched.close()
 
     async def aevents(self) -> AsyncIterator[Frame | Discontinuity]:
         """The same as :meth:`events`, for asyncio."""
-        while True:
-            self._finish()
-            item = self._noted(self._source.take())
-            if item is None:
-                await self._until(self._source.ready_async)
-                item = self._noted(self._source.take())
-            if item is None:
-                return
-            yield item
+        watched = _Watched()
+        try:
+            while (item := await self._aitem(watched)) is not None:
+                yield item
+        finally:
+            watched.close()
 
     def close(self) -> None:
         """Closes the connections and sends the last reports and the last checkpoint; a few seconds at most."""
@@ -253,21 +253,21 @@ class Stream:
         self._finish()
         return self._noted(self._source.next(timeout))
 
+    async def _aitem(self, watched: _Watched) -> Frame | Discontinuity | None:
+        self._finish()
+        item = self._source.take()
+        if item is None:
+            await watched.until(self._source.ready_async)
+            item = self._source.take()
+        return self._noted(item)
+
     async def _until(self, begin: Callable[[Bell], None]) -> None:
         # A task that closes the stream may wait beside one that reads it: each has a bell of its own.
-        bell, self._bell = self._bell or Bell(), None
-        loop = asyncio.get_running_loop()
-        rung: asyncio.Future[None] = loop.create_future()
-        number = bell.fileno()
-        loop.add_reader(number, _settle, rung)
+        watched = _Watched()
         try:
-            begin(bell)
-            await rung
+            await watched.until(begin)
         finally:
-            # Cancelled: the bell is dropped, and waits no longer.
-            loop.remove_reader(number)
-        self._bell = bell
-        bell.answer()
+            watched.close()
 
     def _noted(self, item: Frame | Discontinuity | None) -> Frame | Discontinuity | None:
         if isinstance(item, Frame):
@@ -291,9 +291,43 @@ class Stream:
             self._given = None
 
 
-def _settle(rung: asyncio.Future[None]) -> None:
-    if not rung.done():
-        rung.set_result(None)
+class _Watched:
+    """A bell that the event loop watches all along: beginning to and ending it costs more than a frame does."""
+
+    def __init__(self) -> None:
+        self._bell: Bell | None = None
+        self._rung: asyncio.Future[None] | None = None
+        self._loop = asyncio.get_running_loop()
+
+    async def until(self, begin: Callable[[Bell], None]) -> None:
+        if self._bell is None:
+            self._bell = Bell()
+            self._loop.add_reader(self._bell.fileno(), self._settle)
+        self._rung = self._loop.create_future()
+        try:
+            begin(self._bell)
+            await self._rung
+        except BaseException:
+            # Cancelled, for one: a bell that may still ring is of no use for the next wait.
+            self.close()
+            raise
+
+    def close(self) -> None:
+        bell, self._bell = self._bell, None
+        if bell is not None:
+            self._loop.remove_reader(bell.fileno())
+
+    def _settle(self) -> None:
+        if self._bell is None or self._rung is None:
+            return
+        try:
+            self._bell.answer()
+        except Exception as error:
+            if not self._rung.done():
+                self._rung.set_exception(error)
+            return
+        if not self._rung.done():
+            self._rung.set_result(None)
 
 
 def serve_metrics(port: int = 0, host: str = "127.0.0.1") -> int:
