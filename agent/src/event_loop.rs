@@ -208,7 +208,7 @@ impl EventLoop {
         self.edges.snapshot.send_replace(Arc::new(Snapshot {
             node: self.node.member_view(now),
             fleet: self.node.fleet_view(now, &self.cluster),
-            streams: self.node.stream_views(),
+            streams: self.node.streams_by_node(),
             drain: self.node.drain_view(now.mono),
             ready: self.node.readiness(),
             orchestrators: self.node.orchestrator_views(now.mono),

@@ -35,6 +35,7 @@ pub mod traffic;
 pub mod views;
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use mtxfleet_leader::{Fleet, Orchestrator};
@@ -148,7 +149,7 @@ struct Server {
     readers: Readers,
     traffic: Traffic,
     /// What gossip, registry and HTTP say of the streams here, made once a look.
-    streams: Vec<StreamReport>,
+    streams: Arc<[StreamReport]>,
     sessions: BTreeSet<String>,
     last_new_session: Option<Mono>,
 }
@@ -253,11 +254,18 @@ impl Node {
     fn see_server(&mut self, now: Now, look: Result<ServerSample, ServerProblem>) {
         match look {
             Ok(sample) => {
-                self.server.see(sample, &self.settings, self.draining.drain.as_ref());
-                for report in self.server.streams.iter_mut().filter(|report| report.owned) {
-                    report.owned = !self.cameras.is_withdrawn(&report.name);
+                let mut streams = self.server.see(sample, &self.settings);
+                // What another has, or will have in a moment, is claimed no longer.
+                let drain = self.draining.drain.as_ref();
+                for report in streams.iter_mut().filter(|report| report.owned) {
+                    let is_kept = drain.is_none_or(|drain| drain.claims(&report.name));
+                    report.owned = is_kept && !self.cameras.is_withdrawn(&report.name);
                 }
-                self.claims.number(&mut self.server.streams, &self.fleet);
+                self.claims.number(&mut streams, &self.fleet);
+                // Most looks find what the last one found: whoever shares it need not compare.
+                if *self.server.streams != streams[..] {
+                    self.server.streams = streams.into();
+                }
             }
             Err(problem) => self.server.fell_ill(now.mono, problem),
         }
@@ -308,14 +316,11 @@ impl Node {
 }
 
 impl Server {
-    fn see(&mut self, sample: ServerSample, settings: &Settings, drain: Option<&mtxfleet_drain::Drain>) {
+    /// What is carried, as MediaMTX says it.
+    fn see(&mut self, sample: ServerSample, settings: &Settings) -> Vec<StreamReport> {
         self.traffic.look(&sample);
-        self.readers = Readers::of(&sample, settings.anonymous_rtsp, &self.traffic.bitrates());
-        self.streams = stream_reports(settings.facts.role, &sample, &self.readers, &self.traffic);
-        // What another has, or will have in a moment, is claimed no longer.
-        for report in self.streams.iter_mut().filter(|report| report.owned) {
-            report.owned = drain.is_none_or(|drain| drain.claims(&report.name));
-        }
+        self.readers = Readers::of(&sample, settings.anonymous_rtsp, |path| self.traffic.bitrate(path));
+        let streams = stream_reports(settings.facts.role, &sample, &self.readers, &self.traffic);
         let sessions: BTreeSet<String> = self.readers.protocols.keys().cloned().collect();
         if sessions.difference(&self.sessions).next().is_some() {
             self.last_new_session = Some(sample.at);
@@ -325,6 +330,7 @@ impl Server {
         self.sample = sample;
         self.health = ServerHealth::Up;
         self.ill_since = None;
+        streams
     }
 
     fn fell_ill(&mut self, now: Mono, problem: ServerProblem) {
@@ -337,7 +343,9 @@ impl Server {
         self.looked = None;
         self.sample = ServerSample::default();
         self.readers = Readers::default();
-        self.streams.clear();
+        if !self.streams.is_empty() {
+            self.streams = Arc::default();
+        }
         self.traffic.forget();
     }
 }

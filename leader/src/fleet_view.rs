@@ -164,16 +164,18 @@ pub struct Fleet {
     members: BTreeMap<NodeId, Member>,
     dead_after: Duration,
     passed: Mono,
+    version: u64,
 }
 
 impl Fleet {
     #[must_use]
     pub fn new(dead_after: Duration) -> Self {
-        Self { members: BTreeMap::new(), dead_after, passed: Mono::default() }
+        Self { members: BTreeMap::new(), dead_after, passed: Mono::default(), version: 0 }
     }
 
     /// Takes all peers as gossip knows them now. One that gossip has forgotten is forgotten here too.
     pub fn update(&mut self, now: Mono, peers: Vec<Peer>) -> Vec<Change> {
+        self.version += 1;
         self.forgive_what_was_missed(now);
         let mut before = std::mem::take(&mut self.members);
         let mut changes = Vec::new();
@@ -233,6 +235,7 @@ impl Fleet {
                 changes.push(Change::Died(member.peer.node.clone()));
             }
         }
+        self.version += u64::from(!changes.is_empty());
         changes
     }
 
@@ -253,6 +256,12 @@ impl Fleet {
         for since in self.members.values_mut().filter_map(|member| member.silent_since.as_mut()) {
             *since = (*since + missed).max(Mono(now.0.saturating_sub(silent_for_at_most)));
         }
+    }
+
+    /// Another one whenever something about a member may have changed.
+    #[must_use]
+    pub const fn version(&self) -> u64 {
+        self.version
     }
 
     pub fn members(&self) -> impl Iterator<Item = &Member> {

@@ -1,5 +1,7 @@
 //! What the node wants done.
 
+use std::sync::Arc;
+
 use mtxfleet_leader::plan::Plan;
 use mtxfleet_wire::{
     CamerasReport, Control, DecisionsReport, DrainId, DrainRefusal, DrainReport, DrainView, FleetEvent, LegRecord,
@@ -24,7 +26,7 @@ pub enum Effect {
     /// Gossip: what changes every second.
     PublishLoad(LoadReport),
     /// Gossip: all streams of this node, given whenever one of them changed.
-    PublishStreams(Vec<StreamReport>),
+    PublishStreams(Arc<[StreamReport]>),
     /// Gossip: the drain, or that there is none.
     PublishDrain(Option<DrainReport>),
     /// Gossip key `moves`; `None` takes it away.
@@ -135,8 +137,8 @@ pub enum BalancerWord {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Projection {
     pub node: NodeRecord,
-    /// Streams owned here.
-    pub streams: Vec<StreamRecord>,
+    /// Streams owned here; the same list for as long as none changes.
+    pub streams: Arc<[StreamRecord]>,
     /// Legs connected here.
     pub legs: Vec<LegRecord>,
     /// Peers found dead, whose records this node (the first live one in order) marks `offline`.

@@ -120,7 +120,7 @@ impl Node {
         }
         let mut streams: BTreeMap<&StreamName, bool> = BTreeMap::new();
         let alive = self.fleet.members().filter(|member| member.liveness == Liveness::Alive);
-        let owned = alive.flat_map(|member| member.peer.streams.iter()).chain(&self.server.streams);
+        let owned = alive.flat_map(|member| member.peer.streams.iter()).chain(self.server.streams.iter());
         for stream in owned.filter(|stream| stream.owned) {
             *streams.entry(&stream.name).or_default() |= stream.ready && stream.flowing;
         }

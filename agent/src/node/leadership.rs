@@ -87,6 +87,12 @@ impl Node {
         }
     }
 
+    /// Whether this node is the orchestrator of its role now.
+    #[must_use]
+    pub fn acts(&self, now: Mono) -> bool {
+        matches!(self.leadership.standing(now), Standing::Acting { .. })
+    }
+
     /// When the node wants the next [`super::event::Event::Tick`] at the latest; `None`: at its usual pace.
     #[must_use]
     pub fn wake(&self) -> Option<Mono> {

@@ -2,9 +2,9 @@
 //! load once a second.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
-use mtxfleet_leader::election::Standing;
 use mtxfleet_wire::{
     Bitrate, CamerasReport, DrainReport, Leg, LegRecord, Liveness, LoadReport, Mono, NodeId, NodeRecord, NodeState,
     Role, SCHEMA, ServerHealth, StreamName, StreamRecord, StreamReport, UnixMillis,
@@ -29,15 +29,26 @@ pub struct Said {
     load_at: Option<Mono>,
     load_state: Option<NodeState>,
     counts: [Option<u32>; 3],
-    streams: Option<Vec<StreamReport>>,
+    streams: Option<Arc<[StreamReport]>>,
     drain: Option<Option<DrainReport>>,
     moves: Option<Option<DrainReport>>,
     word: Option<BalancerWord>,
+    records: Option<Records>,
     owners: Option<Vec<(StreamName, NodeId, String)>>,
+    /// The version of the fleet that these are of.
+    owners_at: Option<u64>,
     warm: Option<Vec<StreamName>>,
     let_go: Option<Vec<StreamName>>,
     cameras: Option<CamerasReport>,
     saved: Option<Option<Saved>>,
+}
+
+/// What the registry has of this node's streams.
+#[derive(Debug)]
+struct Records {
+    of: Arc<[StreamReport]>,
+    in_service: bool,
+    records: Arc<[StreamRecord]>,
 }
 
 impl Said {
@@ -76,12 +87,16 @@ impl Node {
         if is_news(&mut self.said.moves, &moves) {
             effects.push(Effect::PublishMoves(moves));
         }
-        if is_news(&mut self.said.streams, &self.server.streams) {
-            effects.push(Effect::PublishStreams(self.server.streams.clone()));
+        let said = self.said.streams.replace(Arc::clone(&self.server.streams));
+        if said.is_none_or(|said| !Arc::ptr_eq(&said, &self.server.streams)) {
+            effects.push(Effect::PublishStreams(Arc::clone(&self.server.streams)));
         }
-        let owners = self.owners();
-        if is_news(&mut self.said.owners, &owners) {
-            effects.push(Effect::Owners(owners));
+        // Only gossip tells who owns what, and most events bring none.
+        if self.said.owners_at.replace(self.fleet.version()) != Some(self.fleet.version()) {
+            let owners = self.owners();
+            if is_news(&mut self.said.owners, &owners) {
+                effects.push(Effect::Owners(owners));
+            }
         }
         let warm = self.wanted_warm();
         if is_news(&mut self.said.warm, &warm) {
@@ -120,7 +135,8 @@ impl Node {
         if due {
             self.said.load_at = Some(now.mono);
             self.said.load_state = Some(self.state);
-            effects.push(Effect::Project(self.projection(now)));
+            let projection = self.projection(now);
+            effects.push(Effect::Project(projection));
         }
         effects.push(Effect::PublishLoad(load));
     }
@@ -181,22 +197,35 @@ impl Node {
         self.fleet.owners().into_iter().map(|(stream, (node, rtsp))| (stream, node, rtsp)).collect()
     }
 
-    fn projection(&self, now: Now) -> Projection {
-        let me = &self.settings.id;
+    /// Streams owned here, for the registry: made anew only when one of them has changed.
+    fn stream_records(&mut self) -> Arc<[StreamRecord]> {
         // Nobody pulls from a node that is out of service, whatever its MediaMTX still has.
         let in_service = self.state != NodeState::Offline;
-        let owned =
-            self.server.streams.iter().filter(|stream| in_service && stream.owned && stream.ready).map(|stream| {
-                StreamRecord {
-                    stream: stream.name.clone(),
-                    owner: me.clone(),
-                    url: format!("rtsp://{}/{}", self.settings.facts.rtsp, stream.name),
-                    flowing: stream.flowing,
-                    bitrate: stream.bitrate,
-                    since: stream.since,
-                    claim: stream.claim,
-                }
-            });
+        let said = self.said.records.as_ref();
+        if let Some(said) =
+            said.filter(|said| said.in_service == in_service && Arc::ptr_eq(&said.of, &self.server.streams))
+        {
+            return Arc::clone(&said.records);
+        }
+        let record = |stream: &StreamReport| StreamRecord {
+            stream: stream.name.clone(),
+            owner: self.settings.id.clone(),
+            url: format!("rtsp://{}/{}", self.settings.facts.rtsp, stream.name),
+            flowing: stream.flowing,
+            bitrate: stream.bitrate,
+            since: stream.since,
+            claim: stream.claim,
+        };
+        let owned = self.server.streams.iter().filter(|stream| in_service && stream.owned && stream.ready);
+        let records: Arc<[StreamRecord]> = owned.map(record).collect();
+        let of = Arc::clone(&self.server.streams);
+        self.said.records = Some(Records { of, in_service, records: Arc::clone(&records) });
+        records
+    }
+
+    fn projection(&mut self, now: Now) -> Projection {
+        let streams = self.stream_records();
+        let me = &self.settings.id;
         let legs = self.server.readers.legs.iter().map(|leg| LegRecord {
             leg: leg.leg.clone(),
             worker: leg.worker.clone(),
@@ -204,8 +233,7 @@ impl Node {
             node: me.clone(),
         });
         // Whoever orchestrates, and the first live node where nobody does (or has not heard yet that one does).
-        let acts = matches!(self.leadership.standing(now.mono), Standing::Acting { .. });
-        let speaks = acts || self.fleet.speaks_for_the_dead(me);
+        let speaks = self.acts(now.mono) || self.fleet.speaks_for_the_dead(me);
         let offline = if speaks { self.records_of_the_dead(now.wall) } else { Vec::new() };
         let node = NodeRecord {
             schema: SCHEMA,
@@ -215,7 +243,7 @@ impl Node {
             load: self.load(now),
             updated: now.wall,
         };
-        Projection { node, streams: owned.collect(), legs: legs.collect(), offline }
+        Projection { node, streams, legs: legs.collect(), offline }
     }
 
     fn records_of_the_dead(&self, wall: UnixMillis) -> Vec<NodeRecord> {

@@ -43,7 +43,7 @@ pub struct MemberPull {
 
 impl Readers {
     #[must_use]
-    pub fn of(sample: &ServerSample, anonymous_rtsp: AnonymousRtsp, bitrates: &BTreeMap<String, Bitrate>) -> Self {
+    pub fn of(sample: &ServerSample, anonymous_rtsp: AnonymousRtsp, bitrate: impl Fn(&str) -> Option<Bitrate>) -> Self {
         let mut readers = Self::default();
         for session in &sample.sessions {
             match session.state {
@@ -68,7 +68,7 @@ impl Readers {
                     stream,
                     at: None,
                     session: session.id.clone(),
-                    bitrate: bitrates.get(&session.path).copied(),
+                    bitrate: bitrate(&session.path),
                 }),
                 Kind::AnonymousWorker => readers.anonymous.push(reader(session)),
                 Kind::Viewer => readers.viewers.push(reader(session)),
@@ -155,7 +155,7 @@ mod tests {
     }
 
     fn readers(sessions: Vec<SessionSample>, anonymous: AnonymousRtsp) -> Readers {
-        Readers::of(&ServerSample { sessions, ..ServerSample::default() }, anonymous, &BTreeMap::new())
+        Readers::of(&ServerSample { sessions, ..ServerSample::default() }, anonymous, |_| None)
     }
 
     #[test]

@@ -250,7 +250,7 @@ fn a_path_that_is_only_listed_is_not_carried() {
     let ended = PathSample { name: "cam9".into(), source: "rtspSource".into(), ..PathSample::default() };
     let at = world.now.mono;
     let effects = world.apply(Event::Server(Ok(ServerSample { at, paths: vec![ended], sessions: Vec::new() })));
-    assert!(effects.contains(&Effect::PublishStreams(Vec::new())), "{effects:?}");
+    assert!(effects.contains(&Effect::PublishStreams(Arc::default())), "{effects:?}");
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use mtxfleet_wire::{Bitrate, Mono};
 
-use super::sample::ServerSample;
+use super::sample::{PathSample, ServerSample};
 
 /// A stream whose bytes stood still for longer does not flow. Cameras of one frame in two seconds exist.
 const STILL_AFTER: Duration = Duration::from_secs(5);
@@ -37,17 +37,14 @@ struct PathTraffic {
 impl Traffic {
     pub fn look(&mut self, sample: &ServerSample) {
         let at = sample.at;
-        self.paths.retain(|name, _| sample.paths.iter().any(|path| path.name == *name));
-        for path in &sample.paths {
-            let known = self.paths.entry(path.name.clone()).or_insert_with(|| PathTraffic {
-                counted_at: at,
-                bytes: path.inbound_bytes,
-                grew_at: None,
-                grew_from: path.inbound_bytes,
-                bitrate: None,
-            });
+        let mut before = std::mem::take(&mut self.paths);
+        let look = |path: &PathSample| {
+            let new = || (path.name.clone(), PathTraffic::new(at, path.inbound_bytes));
+            let (name, mut known) = before.remove_entry(&path.name).unwrap_or_else(new);
             known.look(at, path.inbound_bytes);
-        }
+            (name, known)
+        };
+        self.paths = sample.paths.iter().map(look).collect();
         self.count_discarded(sample);
         // Each session's bytes would double those of a path with many readers; the path counts both directions.
         let inbound: u64 = sample.paths.iter().map(|path| path.inbound_bytes).sum();
@@ -103,21 +100,20 @@ impl Traffic {
     }
 
     #[must_use]
-    pub fn bitrates(&self) -> BTreeMap<String, Bitrate> {
-        self.paths.iter().filter_map(|(name, path)| Some((name.clone(), path.bitrate?))).collect()
-    }
-
-    #[must_use]
     pub fn flows(&self, path: &str, now: Mono) -> bool {
         self.paths.get(path).and_then(|path| path.grew_at).is_some_and(|grew| now.since(grew) < STILL_AFTER)
     }
 }
 
 impl PathTraffic {
+    const fn new(at: Mono, bytes: u64) -> Self {
+        Self { counted_at: at, bytes, grew_at: None, grew_from: bytes, bitrate: None }
+    }
+
     fn look(&mut self, at: Mono, bytes: u64) {
         if bytes < self.grew_from || bytes < self.bytes {
             // The path was made anew.
-            *self = Self { counted_at: at, bytes, grew_at: None, grew_from: bytes, bitrate: self.bitrate };
+            *self = Self { bitrate: self.bitrate, ..Self::new(at, bytes) };
             return;
         }
         if bytes > self.grew_from {
@@ -141,7 +137,7 @@ impl PathTraffic {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::node::sample::{PathSample, Protocol, SessionSample, SessionState};
+    use crate::node::sample::{Protocol, SessionSample, SessionState};
 
     fn look(traffic: &mut Traffic, ms: u64, bytes: u64) {
         let path = PathSample {

@@ -1,6 +1,8 @@
 //! What this node shows: the bodies of the HTTP API.
 
-use mtxfleet_wire::{DrainView, FleetView, Liveness, MemberView, Mono, NodeState, StreamView};
+use std::sync::Arc;
+
+use mtxfleet_wire::{DrainView, FleetView, Liveness, MemberView, Mono, NodeId, NodeState, StreamReport};
 
 use super::{Node, Now};
 
@@ -27,19 +29,13 @@ impl Node {
         FleetView { cluster: cluster.to_owned(), seen_by: self.settings.id.clone(), at: now.wall, members }
     }
 
-    /// All streams of all members.
+    /// All streams of all members, by member.
     #[must_use]
-    pub fn stream_views(&self) -> Vec<StreamView> {
-        let mine = self.server.streams.iter();
-        let mine = mine.map(|stream| StreamView { stream: stream.clone(), node: self.settings.id.clone() });
-        let theirs = self.fleet.members().filter(|member| member.liveness != Liveness::Dead).flat_map(|member| {
-            let view = |stream: &mtxfleet_wire::StreamReport| StreamView {
-                stream: stream.clone(),
-                node: member.peer.node.clone(),
-            };
-            member.peer.streams.iter().map(view)
-        });
-        mine.chain(theirs).collect()
+    pub fn streams_by_node(&self) -> Vec<(NodeId, Arc<[StreamReport]>)> {
+        let mine = (self.settings.id.clone(), Arc::clone(&self.server.streams));
+        let theirs = self.fleet.members().filter(|member| member.liveness != Liveness::Dead);
+        let theirs = theirs.map(|member| (member.peer.node.clone(), Arc::clone(&member.peer.streams)));
+        std::iter::once(mine).chain(theirs).collect()
     }
 
     /// The drain under way, or the last one since the agent started.
@@ -66,7 +62,7 @@ impl Node {
     }
 
     #[must_use]
-    pub fn availability(&self) -> std::sync::Arc<mtxfleet_wire::AvailabilityView> {
+    pub fn availability(&self) -> Arc<mtxfleet_wire::AvailabilityView> {
         self.availability.view()
     }
 

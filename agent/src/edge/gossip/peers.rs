@@ -6,7 +6,7 @@
 //! the mean interval between them, and a threshold which loss or a busy machine does not reach by chance is reached too
 //! late after a crash. phi says only whom chitchat gossips with.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -41,6 +41,7 @@ pub struct View {
     my_generation: u64,
     detector: Detector,
     known: BTreeMap<NodeId, Known>,
+    looks: u64,
     counters: Arc<GossipCounters>,
     warned_of_clock: bool,
 }
@@ -48,6 +49,8 @@ pub struct View {
 /// One peer: the decoded values, each with the version it was parsed at.
 struct Known {
     id: ChitchatId,
+    /// The number of the look.
+    seen_at: u64,
     version: (u64, u64),
     left: bool,
     facts: Slot<NodeFacts>,
@@ -79,6 +82,7 @@ impl View {
             my_generation,
             detector: Detector::new(subject, round, random),
             known: BTreeMap::new(),
+            looks: 0,
             counters,
             warned_of_clock: false,
         }
@@ -87,9 +91,10 @@ impl View {
     /// Takes in what changed since the last look, which was so long ago.
     pub fn look(&mut self, chitchat: &Chitchat, since_last: Duration) -> Change {
         self.detector.begin_look(since_last);
-        let live: HashSet<&ChitchatId> = chitchat.live_nodes().collect();
+        self.looks += 1;
+        // Asked only between two starts of one node, which is seldom.
+        let lives = |id: &ChitchatId| chitchat.live_nodes().any(|live| live == id);
         let mut change = Change::None;
-        let mut present = HashSet::new();
         let mut states = chitchat.node_states().iter().peekable();
         // Ordered by node, then generation: of several generations the newest counts, or the newest that is alive.
         let mut best: Option<(&ChitchatId, &NodeState)> = None;
@@ -98,7 +103,7 @@ impl View {
                 self.check_my_generation(id);
                 continue;
             }
-            if best.is_none_or(|(best, _)| live.contains(id) || !live.contains(best)) {
+            if best.is_none_or(|(best, _)| lives(id) || !lives(best)) {
                 best = Some((id, state));
             }
             if states.peek().is_some_and(|(next, _)| next.node_id == id.node_id) {
@@ -107,10 +112,10 @@ impl View {
             let Some((id, state)) = best.take() else { continue };
             let Ok(node) = NodeId::new(&*id.node_id) else { continue };
             change = change.max(self.look_at(&node, id, state));
-            present.insert(node);
         }
         let before = self.known.len();
-        self.known.retain(|node, _| present.contains(node));
+        let looks = self.looks;
+        self.known.retain(|_, known| known.seen_at == looks);
         self.detector.end_look();
         if self.known.len() < before { Change::Matters } else { change }
     }
@@ -159,6 +164,7 @@ impl View {
             self.known.insert(node.clone(), Known::new(id.clone()));
         }
         let Some(known) = self.known.get_mut(node) else { return change };
+        known.seen_at = self.looks;
         let version = (state.last_gc_version(), state.max_version());
         if known.version != version {
             known.version = version;
@@ -199,6 +205,7 @@ impl Known {
     fn new(id: ChitchatId) -> Self {
         Self {
             id,
+            seen_at: 0,
             version: (0, 0),
             left: false,
             facts: Slot::default(),

@@ -195,12 +195,12 @@ fn of_snapshot(snapshot: &Snapshot) -> Vec<Sample> {
     availability(snapshot, &mut samples);
     orchestrators(snapshot, &mut samples);
 
-    let here = || snapshot.streams.iter().filter(|view| view.node == snapshot.node.node);
+    let here = || snapshot.streams.iter().filter(|(node, _)| *node == snapshot.node.node).flat_map(|(_, here)| &**here);
     for owned in [true, false] {
-        let count = here().filter(|view| view.stream.owned == owned).count();
+        let count = here().filter(|stream| stream.owned == owned).count();
         samples.push(STREAMS.labelled(&[("owned", if owned { "true" } else { "false" })], count as f64));
     }
-    samples.push(FLOWING.sample(here().filter(|view| view.stream.flowing).count() as f64));
+    samples.push(FLOWING.sample(here().filter(|stream| stream.flowing).count() as f64));
     samples
 }
 

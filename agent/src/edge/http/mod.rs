@@ -32,7 +32,7 @@ use std::sync::Arc;
 
 use mtxfleet_wire::{
     AvailabilityView, Control, ControlOrder, DecisionView, DrainOrder, DrainRefusal, DrainView, FleetView, Liveness,
-    MemberView, NodeId, OrchestratorView, StreamView, UnixMillis, WorkerReport,
+    MemberView, NodeId, OrchestratorView, StreamReport, StreamView, UnixMillis, WorkerReport,
 };
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -52,8 +52,8 @@ pub struct HttpSettings {
 pub struct Snapshot {
     pub node: MemberView,
     pub fleet: FleetView,
-    /// Streams of all nodes.
-    pub streams: Vec<StreamView>,
+    /// Streams of all nodes, by node: shared with whoever reported them, since a copy would cost more than most events.
+    pub streams: Vec<(NodeId, Arc<[StreamReport]>)>,
     /// The drain under way, or the last one.
     pub drain: Option<DrainView>,
     /// Whether this node can take new sessions, and if not, why.
@@ -68,6 +68,15 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
+    #[must_use]
+    pub fn stream_views(&self) -> Vec<StreamView> {
+        let views = |(node, streams): &(NodeId, Arc<[StreamReport]>)| {
+            let view = |stream: &StreamReport| StreamView { stream: stream.clone(), node: node.clone() };
+            streams.iter().map(view).collect::<Vec<_>>()
+        };
+        self.streams.iter().flat_map(views).collect()
+    }
+
     /// What is shown until the event loop has looked for the first time.
     #[must_use]
     pub fn starting(cluster: &str, node: &NodeId, at: UnixMillis) -> Self {

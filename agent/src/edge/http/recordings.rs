@@ -281,9 +281,11 @@ fn source(snapshot: &Snapshot, stream: &StreamName, node: Option<&str>, here: bo
     let wanted = match node {
         Some(node) => node.to_owned(),
         None => {
-            let owner = snapshot.streams.iter().find(|view| view.stream.owned && view.stream.name == *stream);
-            let owner = owner.map(|view| view.node.as_str());
-            match owner {
+            let owns = |streams: &[mtxfleet_wire::StreamReport]| {
+                streams.iter().any(|report| report.owned && report.name == *stream)
+            };
+            let owner = snapshot.streams.iter().find(|(_, streams)| owns(streams));
+            match owner.map(|(node, _)| node.as_str()) {
                 Some(owner) if owner == own => return Ok(None),
                 Some(owner) => owner.to_owned(),
                 None => {

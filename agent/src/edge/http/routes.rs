@@ -55,7 +55,7 @@ pub(super) fn router(app: App) -> Router {
         .route("/metrics", get(metrics))
         .route("/v1/node", get(async |app: Shared| Json(app.now().node.clone())))
         .route("/v1/fleet", get(async |app: Shared| Json(app.now().fleet.clone())))
-        .route("/v1/streams", get(async |app: Shared| Json(app.now().streams.clone())))
+        .route("/v1/streams", get(async |app: Shared| Json(app.now().stream_views())))
         .route("/v1/availability", get(async |app: Shared| Json(app.now().availability.as_ref().clone())))
         .route("/v1/events", get(events))
         .route("/v1/drain", get(drain_view).post(drain).delete(undrain))

@@ -75,20 +75,18 @@ fn full_snapshot() -> Snapshot {
         Arc::new(mtxfleet_wire::AvailabilityView { at: UnixMillis(1), lines: subjects.map(line).into() });
     snapshot.node.cameras = Some(mtxfleet_wire::CamerasReport { listed: 3, ..Default::default() });
     snapshot.fleet.members = vec![snapshot.node.clone()];
-    snapshot.streams = vec![StreamView {
-        node: node(),
-        stream: StreamReport {
-            name: StreamName::new("cam1").expect("name"),
-            owned: false,
-            ready: true,
-            flowing: true,
-            since: UnixMillis(1),
-            claim: 0,
-            legs: Vec::new(),
-            readers: 1,
-            bitrate: None,
-        },
-    }];
+    let stream = StreamReport {
+        name: StreamName::new("cam1").expect("name"),
+        owned: false,
+        ready: true,
+        flowing: true,
+        since: UnixMillis(1),
+        claim: 0,
+        legs: Vec::new(),
+        readers: 1,
+        bitrate: None,
+    };
+    snapshot.streams = vec![(node(), Arc::new([stream]))];
     snapshot.decided = vec![("window".to_owned(), "nothing", 7)];
     snapshot.orchestrators = vec![mtxfleet_wire::OrchestratorView {
         role: Role::Distribution,
@@ -217,7 +215,7 @@ async fn reads_show_the_newest_snapshot() {
     let read = async |path: &str| serde_json::from_str::<Value>(&api.get(path).await.1).expect("JSON");
     assert_eq!(read("/v1/node").await, serde_json::to_value(&snapshot.node).expect("JSON"));
     assert_eq!(read("/v1/fleet").await, serde_json::to_value(&snapshot.fleet).expect("JSON"));
-    assert_eq!(read("/v1/streams").await, serde_json::to_value(&snapshot.streams).expect("JSON"));
+    assert_eq!(read("/v1/streams").await, serde_json::to_value(snapshot.stream_views()).expect("JSON"));
     assert_eq!(read("/v1/drain").await, serde_json::to_value(drain_view()).expect("JSON"));
 }
 
@@ -546,7 +544,8 @@ async fn a_client_that_does_not_read_its_answer_is_dropped() {
     let limits = Limits { connections: 1, head_within: LIMIT, stall: Duration::from_millis(300) };
     let api = api_with(tokens(), limits).await;
     let mut snapshot = full_snapshot();
-    snapshot.streams = vec![snapshot.streams[0].clone(); 200_000];
+    let stream = snapshot.streams[0].1[0].clone();
+    snapshot.streams = vec![(node(), vec![stream; 200_000].into())];
     api.snapshot.send_replace(Arc::new(snapshot));
     let mut slow = TcpStream::connect(api.server.address()).await.expect("connects");
     slow.write_all(b"GET /v1/streams HTTP/1.1\r\nHost: x\r\n\r\n").await.expect("sent");

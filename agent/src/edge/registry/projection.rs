@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::hash::Hash;
+use std::sync::Arc;
 
 use mtxfleet_wire::{LegId, LegRecord, NodeId, NodeRecord, StreamName, StreamRecord};
 
@@ -13,6 +14,8 @@ pub(super) struct Written {
     /// The node record, as written; empty before the first.
     pub node: String,
     streams: HashMap<StreamName, StreamRecord>,
+    /// The list that `streams` is the whole of, so that the same one is not compared each second.
+    all_of: Option<Arc<[StreamRecord]>>,
     legs: HashMap<LegId, LegRecord>,
     offline: HashMap<NodeId, NodeRecord>,
 }
@@ -45,10 +48,12 @@ impl Written {
     /// # Errors
     /// When the node record cannot be put as JSON (a load figure that is not a number).
     pub(super) fn delta<'a>(&self, wanted: &'a Projection) -> Result<Option<Delta<'a>>, serde_json::Error> {
+        let is_same = self.all_of.as_ref().is_some_and(|streams| Arc::ptr_eq(streams, &wanted.streams));
+        let streams: &[StreamRecord] = &wanted.streams;
         let delta = Delta {
             node: serde_json::to_string(&wanted.node)?,
-            set_streams: changed(&self.streams, &wanted.streams, |s| &s.stream),
-            remove_streams: vanished(&self.streams, &wanted.streams, |s| &s.stream),
+            set_streams: if is_same { Vec::new() } else { changed(&self.streams, streams, |s| &s.stream) },
+            remove_streams: if is_same { Vec::new() } else { vanished(&self.streams, streams, |s| &s.stream) },
             set_legs: changed(&self.legs, &wanted.legs, |l| &l.leg),
             remove_legs: vanished(&self.legs, &wanted.legs, |l| &l.leg),
             offline: changed(&self.offline, &wanted.offline, |n| &n.node),
@@ -59,8 +64,11 @@ impl Written {
     /// Redis took `wanted`, all but the streams in `kept_by_others`, which will be offered again.
     pub(super) fn took(&mut self, wanted: &Projection, node: String, kept_by_others: &[String]) {
         self.node = node;
-        update(&mut self.streams, &wanted.streams, |s| &s.stream);
-        self.streams.retain(|name, _| !kept_by_others.iter().any(|kept| kept == name.as_str()));
+        if self.all_of.as_ref().is_none_or(|streams| !Arc::ptr_eq(streams, &wanted.streams)) {
+            update(&mut self.streams, &wanted.streams, |s| &s.stream);
+            self.streams.retain(|name, _| !kept_by_others.iter().any(|kept| kept == name.as_str()));
+            self.all_of = kept_by_others.is_empty().then(|| Arc::clone(&wanted.streams));
+        }
         update(&mut self.legs, &wanted.legs, |l| &l.leg);
         update(&mut self.offline, &wanted.offline, |n| &n.node);
     }

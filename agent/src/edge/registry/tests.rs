@@ -103,7 +103,7 @@ fn leg(id: &str, node: &str) -> LegRecord {
 }
 
 fn projection(name: &str, updated: u64, streams: Vec<StreamRecord>, legs: Vec<LegRecord>) -> Projection {
-    Projection { node: node(name, NodeState::Active, updated), streams, legs, offline: Vec::new() }
+    Projection { node: node(name, NodeState::Active, updated), streams: streams.into(), legs, offline: Vec::new() }
 }
 
 fn event(id: usize) -> FleetEvent {

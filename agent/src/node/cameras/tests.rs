@@ -203,8 +203,11 @@ fn a_camera_moves_only_once_its_next_owner_delivers_it_and_is_claimed_by_one_at_
     site.pass(30);
     assert!(site.paths.is_superset(&leaving), "nobody else delivers them");
     let owned = |site: &Site| -> BTreeSet<StreamName> {
-        let mine = site.world.node.stream_views().into_iter().filter(|view| view.node == id("me") && view.stream.owned);
-        mine.map(|view| view.stream.name).collect()
+        let mine = site.world.node.streams_by_node().into_iter().filter(|(node, _)| *node == id("me"));
+        let names = |streams: Arc<[StreamReport]>| {
+            streams.iter().filter(|stream| stream.owned).map(|stream| stream.name.clone()).collect::<Vec<_>>()
+        };
+        mine.flat_map(|(_, streams)| names(streams)).collect()
     };
     assert!(owned(&site).is_superset(&leaving));
     site.delivers("late", &leaving);
