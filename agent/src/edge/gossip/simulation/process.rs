@@ -25,7 +25,7 @@ const DEAD_AFTER: Duration = Duration::from_secs(4);
 const PARTNERS: usize = 3;
 /// In chitchat's place, which says by phi with whom it gossips.
 const PARTNER_FOR: Micros = 2 * SECOND;
-const SEEDS: usize = 3;
+pub const SEEDS: usize = 3;
 /// How often the peers are passed on, as `report_peers` does it.
 const FIGURES_EVERY: Micros = SECOND;
 const WATCHED_EVERY: Micros = 250 * MS;
@@ -247,6 +247,11 @@ impl Process {
         let probes = self.detector.take_probes();
         let probes = probes.map(|(to, probe)| (usize::from(to.port()) - 1, Message::Probe(sender.clone(), probe)));
         self.out.extend(probes);
+    }
+
+    /// It has not heard of anybody since it started.
+    pub fn knows_nobody(&self) -> bool {
+        self.known.iter().enumerate().all(|(node, known)| node == self.me || known.life == 0)
     }
 
     pub fn deaths(&self) -> usize {

@@ -7,7 +7,7 @@ use mtxfleet_leader::fleet_view::Change;
 use mtxfleet_wire::{Liveness, NodeId};
 
 use super::invariants::{Bounds, Broken, Invariant, Pair, Truth};
-use super::process::{LOOK, Message, Process, REPORT, ROUND, Reports, name, numbers};
+use super::process::{LOOK, Message, Process, REPORT, ROUND, Reports, SEEDS, name, numbers};
 use super::random::Random;
 use super::schedule::{Fault, MS, Micros, SECOND, SETTLED, Schedule};
 
@@ -78,8 +78,15 @@ struct Machine {
     buffered: usize,
     stopped: bool,
     side: bool,
+    started: Micros,
     /// Its last start, or the end of its last long hold-up.
     calm_since: Micros,
+}
+
+impl Machine {
+    const fn answers(&self) -> bool {
+        self.process.is_some() && !self.stopped
+    }
 }
 
 /// What a run saw.
@@ -302,7 +309,8 @@ impl World {
         machine.lives += 1;
         let life = machine.lives;
         machine.process = Some(Process::start(node, nodes, life, now, random));
-        (machine.held_until, machine.buffered, machine.stopped, machine.calm_since) = (0, 0, false, now);
+        (machine.held_until, machine.buffered, machine.stopped) = (0, 0, false);
+        (machine.started, machine.calm_since) = (now, now);
         for (every, what) in [(ROUND, What::Round), (LOOK, What::Look), (REPORT, What::Report)] {
             let at = now + self.scheduler.below(every);
             self.push(at, node, life, what);
@@ -369,12 +377,23 @@ impl World {
     }
 
     fn is_silent_to(&self, observer: usize, node: usize) -> bool {
-        let (one, other) = (&self.machines[observer], &self.machines[node]);
-        other.process.is_none() || other.stopped || (self.is_split && one.side != other.side)
+        let is_lost = self.is_lost(observer) || self.is_lost(node);
+        is_lost || !self.machines[node].answers() || self.is_cut_off(observer, node)
+    }
+
+    /// It has started and knows nobody yet, and none of its seeds can tell it of the others: that is as good as cut off.
+    fn is_lost(&self, node: usize) -> bool {
+        let knows_nobody = self.machines[node].process.as_ref().is_some_and(Process::knows_nobody);
+        let mut seeds = (0..self.names.len().min(SEEDS)).filter(|seed| *seed != node);
+        knows_nobody && seeds.all(|seed| !self.machines[seed].answers() || self.is_cut_off(node, seed))
     }
 
     fn truth_changed(&mut self) {
         self.calm_since = self.now;
+        self.update_pairs();
+    }
+
+    fn update_pairs(&mut self) {
         let nodes = self.names.len();
         for observer in 0..nodes {
             for node in 0..nodes {
@@ -430,6 +449,8 @@ impl World {
 
     fn judge(&mut self) -> Result<(), Broken> {
         self.time();
+        // Who was lost may have been found.
+        self.update_pairs();
         let (now, nodes) = (self.now, self.names.len());
         for observer in 0..nodes {
             let machine = &self.machines[observer];
@@ -441,8 +462,12 @@ impl World {
             for node in (0..nodes).filter(|node| *node != observer) {
                 let pair = &self.pairs[observer * nodes + node];
                 let other = &self.machines[node];
-                let is_unheard = other.calm_since + 3 * SECOND > self.calm_since || machine.calm_since > SETTLED;
-                let mut bounds = Bounds::new(self.schedule.weather, is_strained, is_unheard);
+                let mut bounds = Bounds::new(self.schedule.weather, is_strained, false);
+                if let Truth::Silent { since } = pair.truth
+                    && !self.was_heard(observer, node, since.saturating_sub(bounds.cleared))
+                {
+                    bounds = Bounds::new(self.schedule.weather, is_strained, true);
+                }
                 if is_alone {
                     bounds.confirmed = Micros::MAX / 2;
                 }
@@ -455,6 +480,16 @@ impl World {
             }
         }
         Ok(())
+    }
+
+    /// Whether all that it takes to find this node dead had time to hear it before `by`: itself, the observer, and another
+    /// that confirms it.
+    fn was_heard(&self, observer: usize, node: usize, by: Micros) -> bool {
+        let ran = |of: usize| self.machines[of].lives == 1 || self.machines[of].started <= by;
+        let confirms =
+            |other: usize| other != observer && other != node && ran(other) && !self.is_silent_to(observer, other);
+        let nodes = self.names.len();
+        ran(observer) && ran(node) && (nodes == 2 || (0..nodes).any(confirms))
     }
 
     /// Takes the time of a crash that nothing else disturbs.
