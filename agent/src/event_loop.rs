@@ -114,6 +114,10 @@ pub struct EventLoop {
     controls: Vec<Waiting>,
     machine_read: Option<Instant>,
     shown: Option<Instant>,
+    /// Whether this node was the orchestrator of its role after the last event.
+    acted: bool,
+    /// A lease is free, and the others have not been told.
+    is_lease_free: bool,
     exit: bool,
 }
 
@@ -137,6 +141,8 @@ impl EventLoop {
             controls: Vec::new(),
             machine_read: None,
             shown: None,
+            acted: false,
+            is_lease_free: false,
             exit: false,
         }
     }
@@ -185,6 +191,15 @@ impl EventLoop {
         while let Some(event) = self.happened.pop_front() {
             let effects = self.node.apply(self.now(), event);
             self.perform(effects).await;
+        }
+        // Who hears of it now asks for it at once, and need not find out at its next ask.
+        if std::mem::take(&mut self.is_lease_free) {
+            self.edges.gossip.tell().await;
+        }
+        // Who orchestrates is looked for by those that miss one.
+        let acts = self.node.acts(self.clock.mono());
+        if std::mem::replace(&mut self.acted, acts) != acts {
+            self.show();
         }
         // Who asked may have gone.
         for waiting in std::mem::take(&mut self.controls) {
@@ -348,7 +363,10 @@ impl EventLoop {
             RegistryEvent::Reachable(reachable) => Some(Event::Registry { reachable }),
             RegistryEvent::Admission { drain, answer } => Some(Event::Admission { drain, answer }),
             RegistryEvent::Intent { number, answer } => Some(Event::IntentAnswered { number, answer }),
-            RegistryEvent::Lease { number, answer } => Some(Event::LeaseAnswered { number, answer }),
+            RegistryEvent::Lease { number, answer } => {
+                self.is_lease_free = answer == LeaseAnswer::Released;
+                Some(Event::LeaseAnswered { number, answer })
+            }
             RegistryEvent::Fenced { number, answer } => Some(Event::FencedWritten { number, answer }),
             RegistryEvent::WorkerReport(report) => Some(Event::WorkerReport { report, via: Via::Registry }),
             RegistryEvent::Cameras(fields) => {
@@ -416,10 +434,15 @@ impl EventLoop {
     /// Stopping is not draining: the media goes on, and the load balancers keep the last word they heard.
     async fn stop(mut self) {
         let effects = self.node.stop(self.now());
+        let is_release = |effect: &Effect| matches!(effect, Effect::Lease(order) if order.ask.is_release());
+        let gives_up = effects.iter().any(is_release);
         self.perform(effects).await;
         self.edges.availability.flush(self.node.availability_record(), STOP_WITHIN).await;
         if let Some(registry) = &self.edges.registry {
             registry.flush(STOP_WITHIN).await;
+        }
+        if gives_up {
+            self.edges.gossip.be_heard().await;
         }
         self.edges.webhooks.flush(STOP_WITHIN).await;
         if self.exit {

@@ -27,6 +27,13 @@ pub enum LeaseAsk {
     Release { epoch: u64 },
 }
 
+impl LeaseAsk {
+    #[must_use]
+    pub const fn is_release(self) -> bool {
+        matches!(self, Self::Release { .. })
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LeaseAnswer {
     /// To `Take` and `Renew`.

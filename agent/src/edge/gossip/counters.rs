@@ -59,6 +59,8 @@ pub struct GossipCounters {
     pub(super) datagrams_out: AtomicU64,
     pub(super) bytes_out: AtomicU64,
     pub(super) probes: AtomicU64,
+    /// Handshakes that this node began and ended by sending the other what it lacked.
+    pub(super) handshakes: AtomicU64,
     pub(super) doubts: AtomicU64,
     pub(super) opened_with_old_key: AtomicU64,
     pub(super) send_failures: AtomicU64,

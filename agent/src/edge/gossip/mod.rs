@@ -20,6 +20,7 @@ mod sealed_transport;
 mod seeds;
 mod silence;
 
+use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -57,8 +58,11 @@ const FIGURES_EVERY: Duration = Duration::from_secs(1);
 const WATCHED_EVERY: Duration = Duration::from_millis(250);
 /// Questions and answers of others that wait to be looked at; more are as good as lost.
 const PROBES_WAITING: usize = 256;
-/// Peers told directly that this node leaves. They tell the rest.
-const TOLD_OF_LEAVING: usize = 8;
+/// Peers told at once of what cannot wait. They tell the rest.
+const TOLD_AT_ONCE: usize = 8;
+/// So many of them have to have heard it where that is waited for, and how often this is looked at.
+const HEARD_ENOUGH: u64 = 3;
+const HEARD_EVERY: Duration = Duration::from_millis(5);
 const STOP_TIMEOUT: Duration = Duration::from_secs(2);
 
 #[derive(Clone)]
@@ -320,26 +324,53 @@ impl Gossip {
         }
     }
 
-    /// Leaves the fleet for good: the others drop this node from their lists without suspecting it first. Takes two
-    /// rounds of gossip.
-    pub async fn leave(self) {
-        let chitchat = self.handle.chitchat();
+    /// Gossips with some of the others at once: they know what was set last, and tell the rest, sooner than by waiting for
+    /// the next round. How many they are.
+    pub async fn tell(&self) -> usize {
         let peers: Vec<SocketAddr> = {
-            let mut chitchat = chitchat.lock().await;
-            chitchat.self_node_state().set(publish::LEFT, "");
+            let chitchat = self.handle.chitchat();
+            let chitchat = chitchat.lock().await;
             let me = chitchat.self_chitchat_id();
-            let others = chitchat.live_nodes().filter(|id| *id != me);
-            others.map(|id| id.gossip_advertise_addr).take(TOLD_OF_LEAVING).collect()
+            // Those of whom chitchat is not sure come last, and all are at first: it takes some rounds to be.
+            let live: HashSet<&ChitchatId> = chitchat.live_nodes().collect();
+            let (sure, unsure): (Vec<_>, Vec<_>) =
+                chitchat.node_states().keys().filter(|id| *id != me).partition(|id| live.contains(id));
+            let others = sure.into_iter().chain(unsure);
+            others.map(|id| id.gossip_advertise_addr).take(TOLD_AT_ONCE).collect()
         };
-        for peer in &peers {
-            if self.handle.gossip(*peer).is_err() {
-                break;
+        peers.iter().take_while(|peer| self.handle.gossip(**peer).is_ok()).count()
+    }
+
+    /// Waits until some of the others have what was set last, as far as this node can tell: each was sent, at the end of a
+    /// handshake, all that it lacked. False: not within [`STOP_TIMEOUT`], or there is nobody.
+    pub async fn be_heard(&self) -> bool {
+        let handshakes = || self.counters.handshakes.load(Relaxed);
+        let before = handshakes();
+        let heard = async {
+            let mut looks = tokio::time::interval(HEARD_EVERY);
+            let mut again = Instant::now();
+            let mut enough = HEARD_ENOUGH;
+            while handshakes() - before < enough {
+                if Instant::now() >= again {
+                    again = Instant::now() + self.round;
+                    enough = match self.tell().await {
+                        0 => return false,
+                        told => HEARD_ENOUGH.min(told as u64),
+                    };
+                }
+                looks.tick().await;
             }
-        }
-        if !peers.is_empty() {
-            // chitchat does not say when a peer has it; a handshake is three datagrams, and two rounds make it likely
-            // that a lost one was repeated.
-            tokio::time::sleep(self.round * 2).await;
+            true
+        };
+        tokio::time::timeout(STOP_TIMEOUT, heard).await.unwrap_or(false)
+    }
+
+    /// Leaves the fleet for good: the others drop this node from their lists without suspecting it first. Takes as long as
+    /// they need to hear of it.
+    pub async fn leave(self) {
+        self.handle.chitchat().lock().await.self_node_state().set(publish::LEFT, "");
+        if !self.be_heard().await {
+            tracing::warn!("this node leaves, and perhaps nobody has heard that it does: they will find it silent");
         }
         self.stop().await;
     }

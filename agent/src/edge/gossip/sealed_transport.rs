@@ -204,6 +204,9 @@ impl Socket for SealedSocket {
             GossipCounters::add(&self.counters.datagrams_out, 1);
             GossipCounters::add(&self.counters.bytes_out, self.outbound.len());
         }
+        if matches!(message, ChitchatMessage::Ack { .. }) {
+            GossipCounters::add(&self.counters.handshakes, 1);
+        }
         Ok(())
     }
 

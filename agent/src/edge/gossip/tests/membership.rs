@@ -88,6 +88,33 @@ async fn a_node_that_leaves_vanishes_without_being_suspected() {
 }
 
 #[tokio::test]
+async fn a_node_that_leaves_while_the_others_are_held_up_vanishes_all_the_same() {
+    let mut nodes = fleet(2).await;
+    let seed = nodes[0].gossip.advertised();
+    // On a thread of its own, so that only the others are held up.
+    let (to_here, from_there) = std::sync::mpsc::channel();
+    let (go, going) = tokio::sync::oneshot::channel::<()>();
+    let there = std::thread::spawn(move || {
+        tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+            let mut leaver = Node::start(settings("n3", &[seed])).await;
+            leaver.until("all others alive", PATIENCE, |peers| alive(peers) == 2).await;
+            let _ = going.await;
+            leaver.gossip.leave().await;
+            to_here.send(()).unwrap();
+        });
+    });
+    on_all(&mut nodes, async |node| node.until("all others alive", PATIENCE, |peers| alive(peers) == 2).await).await;
+    go.send(()).unwrap();
+    // Blocks the runtime of these two, for longer than a node that waits for nobody needs to leave.
+    let _ = from_there.recv_timeout(Duration::from_secs(1));
+    on_all(&mut nodes, async |node| {
+        node.until("n3 gone", PATIENCE, |peers| find(peers, "n3").is_none()).await;
+    })
+    .await;
+    there.join().unwrap();
+}
+
+#[tokio::test]
 async fn seeds_handed_in_later_join_two_fleets() {
     let mut one = Node::start(settings("n1", &[])).await;
     let mut two = Node::start(settings("n2", &[])).await;
