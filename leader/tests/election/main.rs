@@ -1,13 +1,15 @@
 //! The election on virtual time, over seeded schedules of faults, with its invariants judged after every step.
 //!
 //! `MTXFLEET_ELECTION_SCHEDULES=100000 cargo test --release -p mtxfleet-leader --test election -- --nocapture` runs many;
-//! `MTXFLEET_ELECTION_SEED=...` runs one again, and shows what happened in it.
+//! `MTXFLEET_ELECTION_FIRST=...` takes others than 0 and up; `MTXFLEET_ELECTION_SEED=...` runs one again, and shows what
+//! happened in it.
 
 mod invariants;
 mod random;
 mod redis;
 mod world;
 
+use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use invariants::{Broken, Invariant};
@@ -23,14 +25,14 @@ fn variable(name: &str) -> Option<u64> {
     Some(text.parse().unwrap_or_else(|_| panic!("{name} has to be a number and is {text:?}")))
 }
 
-/// The first of `count` schedules that breaks something, on all cores.
-fn first_broken(count: u64, defect: Option<Defect>) -> Option<(u64, Broken)> {
-    let (next, found) = (AtomicU64::new(0), AtomicU64::new(u64::MAX));
+/// The first of these schedules that breaks something, on all cores.
+fn first_broken(seeds: Range<u64>, defect: Option<Defect>) -> Option<(u64, Broken)> {
+    let (next, found) = (AtomicU64::new(seeds.start), AtomicU64::new(u64::MAX));
     let work = || {
         let mut worst: Option<(u64, Broken)> = None;
         loop {
             let seed = next.fetch_add(1, Ordering::Relaxed);
-            if seed >= count || seed > found.load(Ordering::Relaxed) {
+            if seed >= seeds.end || seed > found.load(Ordering::Relaxed) {
                 return worst;
             }
             if let Err(broken) = World::new(seed, defect, false).run() {
@@ -59,14 +61,15 @@ fn whatever_fails_nobody_acts_twice_and_somebody_acts_in_the_end() {
         }
         panic!("schedule {seed}: {judged:?}");
     }
+    let first = variable("MTXFLEET_ELECTION_FIRST").unwrap_or(0);
     let count = variable("MTXFLEET_ELECTION_SCHEDULES").unwrap_or(SCHEDULES);
-    if let Some((seed, broken)) = first_broken(count, None) {
+    if let Some((seed, broken)) = first_broken(first..first + count, None) {
         panic!(
             "schedule {seed} breaks {:?}: {}\nsee it with MTXFLEET_ELECTION_SEED={seed}",
             broken.invariant, broken.what
         );
     }
-    println!("{count} schedules, seeds 0 to {}: every invariant held", count - 1);
+    println!("{count} schedules, seeds {first} to {}: every invariant held", first + count - 1);
 }
 
 #[test]
@@ -91,7 +94,7 @@ fn each_defect_is_found_by_its_invariant() {
         (Defect::WaitForNobody, &[Invariant::OneActingAtATime]),
     ];
     for (defect, invariants) in expected {
-        let (seed, broken) = first_broken(TRIES, Some(defect)).unwrap_or_else(|| panic!("{defect:?} is not found"));
+        let (seed, broken) = first_broken(0..TRIES, Some(defect)).unwrap_or_else(|| panic!("{defect:?} is not found"));
         println!("{defect:?}: schedule {seed} breaks {:?}: {}", broken.invariant, broken.what);
         assert!(invariants.contains(&broken.invariant), "{defect:?}: {broken:?}");
     }
