@@ -33,6 +33,9 @@ use launches::Launches;
 /// A listing is good enough to grow on for so long; an older one is made anew first, and decided on again.
 const FRESH: Duration = Duration::from_secs(2);
 
+/// So long before a window that may end in growth, a listing is made that will be fresh then: a cloud takes its time.
+const AHEAD: Duration = Duration::from_secs(1);
+
 /// What was wanted so long ago is not wanted any more: whoever decides falls silent.
 const GOAL_HOLDS: Duration = Duration::from_secs(2);
 
@@ -85,6 +88,8 @@ pub struct Goal {
     /// Nodes that are to serve or to launch.
     pub size: u32,
     pub seats: Vec<Seat>,
+    /// More will be wanted then, if the load stays as it is.
+    pub agrees_in: Option<Duration>,
 }
 
 /// What is to be done outside.
@@ -232,7 +237,7 @@ impl Growing {
         let Some(leave) = self.leave else { return Vec::new() };
         self.give_up_waiting(now);
         let mut asks = Vec::new();
-        if self.listing.is_none() && now >= self.next_listing {
+        if self.listing.is_none() && (now >= self.next_listing || self.would_be_stale(now)) {
             asks.push(self.list(now));
         }
         match self.step {
@@ -437,6 +442,14 @@ impl Growing {
             }
             _ => {}
         }
+    }
+
+    /// More may be wanted in a moment, and the listing would be too old to grow on.
+    fn would_be_stale(&self, now: Mono) -> bool {
+        let (Some(aim), Some(seen)) = (&self.goal, &self.seen) else { return false };
+        let left = aim.goal.agrees_in.map(|wait| wait.saturating_sub(now.since(aim.at)));
+        let stale = |left: Duration| left <= AHEAD && now.since(seen.at) + left + FRESH / 4 > FRESH;
+        self.listing_failures == 0 && now.since(aim.at) <= GOAL_HOLDS && left.is_some_and(stale)
     }
 
     /// Grows if something is missing; drops an intent that is fulfilled or not wanted any more.

@@ -69,9 +69,17 @@ impl Cloud {
 }
 
 impl Node {
-    /// After a decision: `size` nodes are to serve or to launch. `nodes` is what it was made from; `counts` says which of
-    /// them that size counts. `None` where nothing is to be done: a pause, a trial run, no lease.
-    pub fn aim_growing(&mut self, now: Now, size: Option<u32>, nodes: &[NodeView], counts: impl Fn(&NodeView) -> bool) {
+    /// After a decision: `size` nodes are to serve or to launch, and more when the window that runs has agreed. `nodes` is
+    /// what it was made from; `counts` says which of them that size counts. `None` where nothing is to be done: a pause, a
+    /// trial run, no lease.
+    pub fn aim_growing(
+        &mut self,
+        now: Now,
+        size: Option<u32>,
+        agrees_in: Option<Duration>,
+        nodes: &[NodeView],
+        counts: impl Fn(&NodeView) -> bool,
+    ) {
         let counted: BTreeSet<&NodeId> = nodes.iter().filter(|node| counts(node)).map(|node| &node.node).collect();
         let load = self.load(now);
         let goal = size.map(|size| {
@@ -86,7 +94,7 @@ impl Node {
                     has_readers: readers.is_some_and(|readers| readers > 0),
                 }
             };
-            Goal { size, seats: self.all_of_role(&load).into_iter().map(seat).collect() }
+            Goal { size, seats: self.all_of_role(&load).into_iter().map(seat).collect(), agrees_in }
         });
         if let Some(cloud) = &mut self.cloud {
             cloud.growing.aim(now.mono, goal);

@@ -96,7 +96,7 @@ impl Node {
     /// When the node wants the next [`super::event::Event::Tick`] at the latest; `None`: at its usual pace.
     #[must_use]
     pub fn wake(&self) -> Option<Mono> {
-        [self.leadership.election.wake(), self.next_decision()].into_iter().flatten().min()
+        [self.leadership.election.wake(), self.next_decision(), self.said.counts_at()].into_iter().flatten().min()
     }
 
     /// The agent is about to stop: it gives back what another can take up at once.

@@ -221,7 +221,7 @@ impl Node {
             }
         };
         let size = self.orchestrating.wish.map(|wish| wish.size);
-        self.aim_growing(now, size, &nodes, |node| orchestrator.counts(node));
+        self.aim_growing(now, size, agrees_in, &nodes, |node| orchestrator.counts(node));
         let made = Made {
             role,
             by: &self.settings.id,

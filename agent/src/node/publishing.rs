@@ -28,6 +28,8 @@ const COUNTS_EVERY: Duration = Duration::from_millis(150);
 pub struct Said {
     load_at: Option<Mono>,
     load_state: Option<NodeState>,
+    /// Who came or went since then is said at this time, whatever else happens.
+    counts_at: Option<Mono>,
     counts: [Option<u32>; 3],
     streams: Option<Arc<[StreamReport]>>,
     drain: Option<Option<DrainReport>>,
@@ -65,6 +67,13 @@ fn is_news<T: PartialEq + Clone>(said: &mut Option<T>, new: &T) -> bool {
     }
     *said = Some(new.clone());
     true
+}
+
+impl Said {
+    /// When the node has something to say that waits.
+    pub(super) const fn counts_at(&self) -> Option<Mono> {
+        self.counts_at
+    }
 }
 
 impl Node {
@@ -122,7 +131,8 @@ impl Node {
         let since = self.said.load_at.map(|said| now.mono.since(said));
         let due = since.is_none_or(|since| since >= LOAD_EVERY) || self.said.load_state != Some(self.state);
         let counts_due = since.is_none_or(|since| since >= COUNTS_EVERY);
-        if !due && !counts_due {
+        self.said.counts_at = self.said.load_at.filter(|_| !due && !counts_due).map(|said| said + COUNTS_EVERY);
+        if self.said.counts_at.is_some() {
             return;
         }
         let load = self.load(now);

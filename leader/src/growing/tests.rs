@@ -30,6 +30,7 @@ struct World {
     /// `None`: Redis is away, and this node alone may grow the cluster.
     has_lease: Option<bool>,
     want: Option<u32>,
+    agrees_in: Option<Duration>,
     mood: Mood,
     desired: u32,
     instances: BTreeMap<InstanceId, (u64, InstanceState)>,
@@ -54,6 +55,7 @@ impl World {
             lease: 5,
             has_lease: Some(true),
             want: None,
+            agrees_in: None,
             mood: Mood::default(),
             desired: nodes,
             instances: BTreeMap::new(),
@@ -116,7 +118,7 @@ impl World {
         let known = seats.iter().filter_map(|seat| seat.instance.clone()).collect();
         let launching = self.growing.launching(self.mono(), &known).len();
         let there = (seats.iter().filter(|seat| seat.counted).count() + launching) as u32;
-        Some(Goal { size: want.max(there), seats })
+        Some(Goal { size: want.max(there), seats, agrees_in: self.agrees_in })
     }
 
     fn second(&mut self) {
@@ -262,6 +264,26 @@ fn what_is_missing_is_asked_for_once_after_its_intent_and_the_intent_is_dropped(
     world.want = Some(7);
     world.seconds(60);
     assert_eq!(world.calls, [4, 5, 7], "more while others launch");
+}
+
+#[test]
+fn where_a_window_ends_in_growth_the_cloud_was_listed_before_and_is_asked_at_once() {
+    for wait in [Duration::from_secs(1), Duration::from_millis(300)] {
+        let mut world = World::new(2);
+        world.want = Some(2);
+        world.seconds(4);
+        let before = world.listings;
+        world.agrees_in = Some(wait);
+        world.second();
+        assert_eq!(world.listings, before + 1, "the one there is would be too old");
+        (world.agrees_in, world.want) = (None, Some(3));
+        world.second();
+        assert_eq!(world.calls, [3], "no listing is waited for");
+    }
+    let mut world = World::new(2);
+    (world.want, world.agrees_in) = (Some(2), Some(Duration::from_secs(30)));
+    world.seconds(60);
+    assert!(world.listings <= 13, "a long window costs no listings: {}", world.listings);
 }
 
 #[test]
