@@ -116,19 +116,34 @@ async fn a_life_of_cameras(server: ServerBinary) -> Result<()> {
     let share = placement::bound(NAMES.len() + 1, all.len());
     assert!(placement::moved(&without, &back) <= share + 1, "{without:?}\n{back:?}");
 
-    let broken = "[[camera]]\nname = \"gate\"\nurll = \"x\"\n[[camera]]\nname = \"yard\"\nurl = \"rtsp://viewer:";
-    replace(&inventory, &format!("{broken}{PASSWORD}@127.0.0.1:1/x\"\npassword = \"{PASSWORD}\"\n"))?;
-    wait_for("the broken inventory to be said", PATIENCE, async || -> Result<()> {
-        for member in members(&lab).await?.iter().filter(|member| is_ingestion(member)) {
+    // A wrong entry and a name that stands twice: the others are in force, and these stay where they are pulled.
+    let gate = format!("[[camera]]\nname = \"gate\"\nurl = \"rtsp://{USER}:{PASSWORD}@127.0.0.1:1/x\"\n");
+    let twice = the_box.inventory(["yard", "yard"]);
+    let good = the_box.inventory(NAMES.into_iter().filter(|name| !["gate", "yard"].contains(name)));
+    replace(&inventory, &(gate + &away() + &twice + &good))?;
+    let left_out = [StreamName::new("gate")?, StreamName::new("yard")?];
+    said(&lab, "camera.url", &left_out).await.context("wrong entries")?;
+    assert_eq!(is_placed(&lab, &all).await?, placed);
+
+    // No list of cameras at all: the last one that was stays.
+    replace(&inventory, "[[camera\n")?;
+    said(&lab, "no valid TOML", &left_out).await.context("a file that is cut short")?;
+    assert_eq!(is_placed(&lab, &all).await?, placed);
+    says_no_password(&lab).await
+}
+
+/// Waits until all that pull say what is wrong with the inventory, and have all cameras in force but those left out.
+async fn said(lab: &Lab, what: &str, left_out: &[StreamName]) -> Result<()> {
+    wait_for("what is wrong with the inventory", PATIENCE, async || -> Result<()> {
+        for member in members(lab).await?.iter().filter(|member| is_ingestion(member)) {
             let report = member.cameras.as_ref().context("no report")?;
-            ensure!(report.problem.as_ref().is_some_and(|problem| problem.contains("camera.url")), "{report:?}");
-            ensure!(report.listed as usize == NAMES.len() + 1, "the last good one stays: {report:?}");
+            ensure!(report.problem.as_ref().is_some_and(|problem| problem.contains(what)), "{report:?}");
+            ensure!(report.wrong.first == left_out, "{report:?}");
+            ensure!(report.listed as usize == NAMES.len() + 1 - left_out.len(), "{report:?}");
         }
         Ok(())
     })
-    .await?;
-    assert_eq!(is_placed(&lab, &all).await?, placed);
-    says_no_password(&lab).await
+    .await
 }
 
 fn nodes(lab: &Lab) -> BTreeSet<NodeId> {

@@ -20,6 +20,9 @@ impl CheckConfig {
             let text =
                 std::fs::read_to_string(file).with_context(|| format!("{shown}: cameras.file cannot be read"))?;
             let inventory = Inventory::parse(&text, &shown, &config.cluster.key)?;
+            if !inventory.problems.is_empty() {
+                return Err(inventory.problems.into());
+            }
             say(format!("{shown} is good: {} cameras, inventory {}\n", inventory.cameras.len(), inventory.hash))?;
         }
         let orchestrates = match (config.orchestrator.enabled, config.orchestrator.dry_run) {

@@ -48,8 +48,9 @@ fn cameras(fleet: &FleetView) -> String {
         say("deliver nothing; they are tried on", &report.unreachable);
         say("have a path of the same name in mediamtx.yml, which stays; rename one of the two", &report.in_the_way);
         say("refused by MediaMTX; the agent's log says why", &report.refused);
+        say("left out: their entries in the inventory are wrong, or stand twice", &report.wrong);
         if let Some(problem) = &report.problem {
-            lines += &format!("{node}: the newest camera inventory is not in force: {problem}\n");
+            lines += &format!("{node}: the newest camera inventory: {problem}\n");
         }
     }
     let hashes: BTreeSet<&String> = reports().filter_map(|(_, report)| report.inventory.as_ref()).collect();

@@ -45,25 +45,32 @@ impl ConfigErrors {
     pub fn errors(&self) -> &[ConfigError] {
         &self.errors
     }
+
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.errors.is_empty()
+    }
+
+    /// One text for each.
+    pub fn lines(&self) -> impl Iterator<Item = String> {
+        self.errors.iter().map(|error| {
+            let line = error.line.map(|line| format!(":{line}")).unwrap_or_default();
+            let key = if error.key.is_empty() { String::new() } else { format!("{}: ", error.key) };
+            format!("{}{line}: {key}{}", self.file, error.problem)
+        })
+    }
+
+    /// The first line; empty when there is none.
+    #[must_use]
+    pub fn first(&self) -> String {
+        self.lines().next().unwrap_or_default()
+    }
 }
 
 impl std::error::Error for ConfigErrors {}
 
 impl std::fmt::Display for ConfigErrors {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        for (index, error) in self.errors.iter().enumerate() {
-            if index > 0 {
-                f.write_str("\n")?;
-            }
-            f.write_str(&self.file)?;
-            if let Some(line) = error.line {
-                write!(f, ":{line}")?;
-            }
-            if !error.key.is_empty() {
-                write!(f, ": {}", error.key)?;
-            }
-            write!(f, ": {}", error.problem)?;
-        }
-        Ok(())
+        f.write_str(&self.lines().collect::<Vec<_>>().join("\n"))
     }
 }

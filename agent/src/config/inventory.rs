@@ -1,6 +1,10 @@
 //! The inventory of pulled cameras: a TOML file of its own, or a hash in Redis, read like the configuration, all of its
 //! errors at once. `docs/ref/cameras.md` has every key.
 //!
+//! It is read entry by entry: one that is wrong, or whose name stands twice, is named and left out, and the others are taken.
+//! What is left out goes by its *name* only: the name is placed like any other, so that nodes that read an entry differently
+//! (a password file that one of them lacks) place all other cameras alike, and a camera that is pulled already stays as it is.
+//!
 //! A camera's password is in [`Camera`] and in the order to MediaMTX, and nowhere else: `Debug` shows none, errors repeat
 //! no URL that may hold one, and gossip carries only a hash with the cluster key.
 
@@ -12,7 +16,7 @@ use mtxfleet_wire::StreamName;
 use url::Url;
 
 use super::cluster_key::ClusterKey;
-use super::errors::ConfigErrors;
+use super::errors::{ConfigError, ConfigErrors};
 use super::section::{Asked, Reader, Section, parsed};
 use crate::edge::mediamtx::Credentials;
 
@@ -94,6 +98,13 @@ impl Camera {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Inventory {
     pub cameras: BTreeMap<StreamName, Arc<Camera>>,
+    /// Names of entries that are wrong, and names that stand more than once: all entries of such a name are left out, so
+    /// that it does not matter which of them stands first.
+    pub wrong: BTreeSet<StreamName>,
+    /// Some entry has no name that can be read: whose it is nobody knows.
+    pub has_nameless: bool,
+    /// What is wrong with the entries that are left out.
+    pub problems: ConfigErrors,
     /// Tells two inventories apart, and nothing of what they hold.
     pub hash: String,
     /// Passwords stand in files of their own, which may change alone.
@@ -104,7 +115,7 @@ impl Inventory {
     /// `file_name` is for the errors, and password files are sought from its folder.
     ///
     /// # Errors
-    /// Every error of the text.
+    /// Every error of a text that is no list of cameras. What is wrong with single entries is in [`Inventory::problems`].
     pub fn parse(text: &str, file_name: &str, key: &ClusterKey) -> Result<Self, ConfigErrors> {
         Self::read(text, file_name, key).0
     }
@@ -112,10 +123,9 @@ impl Inventory {
     /// Fields of the hash in Redis: name to a JSON object with the keys of the file but `name`.
     ///
     /// # Errors
-    /// Every error of every field; the "line" of none.
+    /// When there is none. What is wrong with single fields is in [`Inventory::problems`], with the "line" of none.
     pub fn of_fields(fields: &BTreeMap<String, String>, key: &ClusterKey) -> Result<Self, ConfigErrors> {
-        let mut cameras = BTreeMap::new();
-        let mut errors = Vec::new();
+        let mut all = Entries::default();
         if fields.is_empty() {
             return Err(ConfigErrors::one(
                 "cameras",
@@ -124,6 +134,13 @@ impl Inventory {
         }
         for (name, json) in fields {
             let place = format!("camera {name:?}");
+            let mut leave_out = |errors: Vec<ConfigError>| {
+                all.errors.extend(errors);
+                match path_name(name) {
+                    Ok(name) => _ = all.wrong.insert(name),
+                    Err(_) => all.has_nameless = true,
+                }
+            };
             let table = match serde_json::from_str::<toml::Table>(json) {
                 Ok(mut table) => {
                     table.insert("name".to_owned(), name.clone().into());
@@ -132,19 +149,33 @@ impl Inventory {
                 // serde's message repeats nothing of the text but the place.
                 Err(error) => {
                     let problem = format!("is no JSON object: line {} column {}", error.line(), error.column());
-                    errors.extend(ConfigErrors::one("", format!("{place}: {problem}")).into_errors());
+                    leave_out(ConfigErrors::one("", format!("{place}: {problem}")).into_errors());
                     continue;
                 }
             };
-            match Self::parse(&table.to_string(), &place, key) {
-                Ok(one) => cameras.extend(one.cameras),
-                Err(found) => errors.extend(found.into_errors().into_iter().map(|error| error.at_no_line(&place))),
+            let (cameras, errors) = match Self::parse(&table.to_string(), &place, key) {
+                Ok(one) => (one.cameras, one.problems.into_errors()),
+                Err(found) => (BTreeMap::new(), found.into_errors()),
+            };
+            match errors.is_empty() {
+                true => all.cameras.extend(cameras),
+                false => leave_out(errors.into_iter().map(|error| error.at_no_line(&place)).collect()),
             }
         }
-        match errors.is_empty() {
-            true => Ok(Self::of(cameras, false, key)),
-            false => Err(ConfigErrors::new("cameras in Redis", errors)),
-        }
+        // Read anew anyway.
+        all.has_files = false;
+        Ok(Self::of(all, "cameras in Redis", key))
+    }
+
+    /// Names of all entries, also of those that are left out: who pulls what goes by these.
+    pub fn names(&self) -> impl Iterator<Item = &StreamName> {
+        self.cameras.keys().chain(&self.wrong)
+    }
+
+    /// Whether what it says of this camera could not be read: one that is pulled already stays as it is.
+    #[must_use]
+    pub fn is_unread(&self, name: &StreamName) -> bool {
+        self.wrong.contains(name) || (self.has_nameless && !self.cameras.contains_key(name))
     }
 
     pub(super) fn read(text: &str, file_name: &str, key: &ClusterKey) -> (Result<Self, ConfigErrors>, Vec<Asked>) {
@@ -154,56 +185,80 @@ impl Inventory {
         for error in &syntax {
             reader.syntax(error);
         }
-        let read = cameras(&reader.root(document.get_ref()), key);
+        let entries = entries(&reader.root(document.get_ref()), &reader, key);
         let (mut errors, asked) = reader.finish();
+        if errors.is_empty() {
+            return (Ok(Self::of(entries, file_name, key)), asked);
+        }
+        errors.extend(entries.errors);
         if !syntax.is_empty() {
             errors.retain(|error| !error.missing);
         }
-        match read {
-            Some((cameras, has_files)) if errors.is_empty() => (Ok(Self::of(cameras, has_files, key)), asked),
-            _ => (Err(ConfigErrors::new(file_name, errors)), asked),
-        }
+        (Err(ConfigErrors::new(file_name, errors)), asked)
     }
 
-    fn of(cameras: BTreeMap<StreamName, Arc<Camera>>, has_password_files: bool, key: &ClusterKey) -> Self {
-        let all: String =
-            cameras.values().map(|c| format!("{} {} {}\n", c.name, c.hash, c.single_connection)).collect();
-        Self { cameras, hash: key.inventory_hash(all.as_bytes()), has_password_files }
+    fn of(entries: Entries, file_name: &str, key: &ClusterKey) -> Self {
+        let Entries { cameras, wrong, has_nameless, has_files, errors } = entries;
+        let taken = cameras.values().map(|c| format!("{} {} {}\n", c.name, c.hash, c.single_connection));
+        // No name begins with an exclamation mark.
+        let left_out = wrong.iter().map(|name| format!("! {name}\n")).chain(has_nameless.then(|| "!\n".to_owned()));
+        let all: String = taken.chain(left_out).collect();
+        let problems = ConfigErrors::new(file_name, errors);
+        let hash = key.inventory_hash(all.as_bytes());
+        Self { cameras, wrong, has_nameless, problems, hash, has_password_files: has_files }
     }
 }
 
-type Read = (BTreeMap<StreamName, Arc<Camera>>, bool);
+/// What the entries of one text hold.
+#[derive(Debug, Default)]
+struct Entries {
+    cameras: BTreeMap<StreamName, Arc<Camera>>,
+    wrong: BTreeSet<StreamName>,
+    has_nameless: bool,
+    has_files: bool,
+    errors: Vec<ConfigError>,
+}
 
-fn cameras(root: &Section<'_>, key: &ClusterKey) -> Option<Read> {
+fn entries(root: &Section<'_>, reader: &Reader<'_>, key: &ClusterKey) -> Entries {
     let sections = root.tables("camera");
     if sections.len() > MOST_CAMERAS {
         root.refuse("camera", format!("stands {} times; {MOST_CAMERAS} cameras are the most", sections.len()));
         // Their keys are not asked for, and so not named one by one.
         sections.into_iter().for_each(Section::ignore);
-        return None;
+        return Entries::default();
     }
+    let mut all = Entries::default();
     let mut seen = BTreeSet::new();
-    let mut all = Some(BTreeMap::new());
-    let mut has_files = false;
-    for section in &sections {
-        has_files |= section.has("password_file");
-        let camera = camera(section);
-        let twice = camera.as_ref().is_some_and(|camera| !seen.insert(camera.name.clone()));
+    let of_the_file = reader.noted();
+    for section in sections {
+        let noted = reader.noted();
+        all.has_files |= section.has("password_file");
+        let name = section.required("name", "site/cam1", path_name);
+        let camera = camera(&section, name.clone());
+        let twice = name.as_ref().is_some_and(|name| !seen.insert(name.clone()));
         if twice {
-            section.refuse("name", "stands twice; give every camera a name of its own");
+            section
+                .refuse("name", "stands twice, and no entry of this name is taken; give every camera one of its own");
         }
-        match (camera, &mut all) {
-            (Some(camera), Some(cameras)) if !twice => {
-                cameras.insert(camera.name.clone(), Arc::new(camera.hashed(key)));
+        // Only then it is said which keys are not known.
+        drop(section);
+        match (name, camera) {
+            (Some(name), Some(camera)) if reader.noted() == noted => {
+                all.cameras.insert(name, Arc::new(camera.hashed(key)));
             }
-            _ => all = None,
+            (Some(name), _) => {
+                all.cameras.remove(&name);
+                all.wrong.insert(name);
+            }
+            (None, _) => all.has_nameless = true,
         }
     }
-    Some((all?, has_files))
+    all.errors = reader.take_after(of_the_file);
+    all
 }
 
-fn camera(section: &Section<'_>) -> Option<Camera> {
-    let name = section.required("name", "site/cam1", path_name);
+/// The rest of an entry whose name is read already.
+fn camera(section: &Section<'_>, name: Option<StreamName>) -> Option<Camera> {
     let url = section.required("url", "rtsp://10.1.1.20:554/stream1", camera_url);
     let user = section.optional("user", "none", "viewer", not_empty);
     let password = section.secret("password", "password_file", "...", not_empty);

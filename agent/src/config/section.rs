@@ -46,6 +46,16 @@ impl<'a> Reader<'a> {
         self.note(error.span(), String::new(), problem, false);
     }
 
+    /// How many errors were noted so far.
+    pub(super) fn noted(&self) -> usize {
+        self.errors.borrow().len()
+    }
+
+    /// Takes out the errors that were noted after so many.
+    pub(super) fn take_after(&self, noted: usize) -> Vec<ConfigError> {
+        self.errors.borrow_mut().split_off(noted)
+    }
+
     /// All that was noted, once every section is dropped.
     pub(super) fn finish(&self) -> (Vec<ConfigError>, Vec<Asked>) {
         (self.errors.take(), self.asked.take())

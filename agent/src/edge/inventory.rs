@@ -1,6 +1,7 @@
 //! The inventory of pulled cameras, read again and again: a file, or the registry's hash `cameras`.
 //!
-//! What changes is parsed and told; what cannot be read or is wrong is told once, and the node stays with what it had.
+//! What changes is parsed and told, and what is wrong with single entries with it; what cannot be read at all is told once,
+//! and the node stays with what it had.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -46,7 +47,9 @@ pub fn watch_file(path: PathBuf, key: ClusterKey) -> mpsc::Receiver<InventoryNew
 /// What the registry's hash holds now.
 #[must_use]
 pub fn of_registry(fields: &BTreeMap<String, String>, key: &ClusterKey) -> InventoryNews {
-    news(Inventory::of_fields(fields, key))
+    let found = news(Inventory::of_fields(fields, key));
+    log(&found.1);
+    found.0
 }
 
 async fn read(path: &Path) -> Result<String, String> {
@@ -86,27 +89,35 @@ impl Reading {
                 self.has_password_files = parsed.as_ref().map_or(true, |inventory| inventory.has_password_files);
                 news(parsed)
             }
-            Err(why) => InventoryNews::Unavailable(why.clone()),
+            Err(why) => (InventoryNews::Unavailable(why.clone()), None),
         };
         self.last = Some(read);
-        if self.told.as_ref() == Some(&found) {
+        if self.told.as_ref() == Some(&found.0) {
             return None;
         }
-        self.told = Some(found.clone());
-        Some(found)
+        log(&found.1);
+        self.told = Some(found.0.clone());
+        Some(found.0)
     }
 }
 
-fn news(parsed: Result<Inventory, ConfigErrors>) -> InventoryNews {
+/// With all that is wrong, for the log.
+fn news(parsed: Result<Inventory, ConfigErrors>) -> (InventoryNews, Option<ConfigErrors>) {
     match parsed {
-        Ok(inventory) => InventoryNews::Taken(Arc::new(inventory)),
-        Err(errors) => {
-            for line in errors.to_string().lines() {
-                tracing::error!("{line}");
-            }
-            let first = errors.to_string().lines().next().unwrap_or_default().to_owned();
-            InventoryNews::Refused { problems: errors.errors().len() as u32, first }
+        Ok(inventory) => {
+            let problems = inventory.problems.clone();
+            (InventoryNews::Taken(Arc::new(inventory)), Some(problems))
         }
+        Err(errors) => {
+            let news = InventoryNews::Refused { problems: errors.errors().len() as u32, first: errors.first() };
+            (news, Some(errors))
+        }
+    }
+}
+
+fn log(problems: &Option<ConfigErrors>) {
+    for line in problems.iter().flat_map(ConfigErrors::lines) {
+        tracing::error!("{line}");
     }
 }
 
@@ -133,6 +144,23 @@ mod tests {
         assert_eq!(reading.take(Ok("x".to_owned())), None);
         assert!(matches!(reading.take(Err("gone".to_owned())), Some(InventoryNews::Unavailable(_))));
         assert!(matches!(reading.take(one("a")), Some(InventoryNews::Taken(_))), "back to the one before");
+    }
+
+    #[test]
+    fn an_entry_that_is_wrong_holds_up_no_other_and_is_read_again_when_its_password_file_comes() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut reading = Reading::new(folder.path().join("cameras.toml").display().to_string(), KEY);
+        let text = one("a").unwrap() + "user = \"u\"\npassword_file = \"cam.password\"\n" + &one("b").unwrap();
+        let names = |news: Option<InventoryNews>| match news {
+            Some(InventoryNews::Taken(inventory)) => {
+                (inventory.cameras.len(), inventory.wrong.len(), inventory.problems.errors().len())
+            }
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(names(reading.take(Ok(text.clone()))), (1, 1, 1));
+        assert_eq!(reading.take(Ok(text.clone())), None, "told once");
+        std::fs::write(folder.path().join("cam.password"), "secret\n").unwrap();
+        assert_eq!(names(reading.take(Ok(text))), (2, 0, 0));
     }
 
     #[test]

@@ -128,6 +128,7 @@ impl Cameras {
             unreachable: self.unreachable.iter().collect(),
             in_the_way: paths.in_the_way.iter().collect(),
             refused: paths.refused.keys().collect(),
+            wrong: self.inventory.iter().flat_map(|inventory| &inventory.wrong).collect(),
             problem: self.problem.clone(),
         }
     }
@@ -137,21 +138,27 @@ impl Node {
     pub(super) fn inventory_came(&mut self, now: Now, news: InventoryNews, effects: &mut Vec<Effect>) {
         let kind = match news {
             InventoryNews::Taken(inventory) => {
-                self.cameras.problem = None;
+                let problems = &inventory.problems;
+                let left_out = || format!("{} error(s), the first: {}", problems.errors().len(), problems.first());
+                self.cameras.problem = (!problems.is_empty()).then(left_out);
                 let known = self.cameras.inventory.as_ref().map(|known| &known.hash);
-                let kind =
-                    EventKind::InventoryTaken { hash: inventory.hash.clone(), cameras: inventory.cameras.len() as u32 };
+                let kind = EventKind::InventoryTaken {
+                    hash: inventory.hash.clone(),
+                    cameras: inventory.cameras.len() as u32,
+                    wrong: inventory.wrong.iter().collect(),
+                };
                 let is_new = known != Some(&inventory.hash);
                 self.cameras.inventory = Some(inventory);
                 is_new.then_some(kind)
             }
             InventoryNews::Refused { problems, first } => {
-                self.cameras.problem = Some(format!("{problems} error(s), the first: {first}"));
+                self.cameras.problem = Some(format!("it is not in force: {problems} error(s), the first: {first}"));
                 Some(EventKind::InventoryRefused { problems, first })
             }
             InventoryNews::Unavailable(why) => {
-                let is_new = self.cameras.problem.as_ref() != Some(&why);
-                self.cameras.problem = Some(why.clone());
+                let problem = Some(format!("it is not in force: {why}"));
+                let is_new = self.cameras.problem != problem;
+                self.cameras.problem = problem;
                 is_new.then_some(EventKind::InventoryRefused { problems: 0, first: why })
             }
         };
@@ -191,7 +198,7 @@ impl Node {
         if self.cameras.placed_of.as_ref() != Some(&of) {
             let known = self.cameras.placed_of.as_ref().is_some_and(|(hash, _)| *hash == of.0);
             if !known {
-                self.cameras.placer = Placer::new(inventory.cameras.keys());
+                self.cameras.placer = Placer::new(inventory.names());
             }
             self.cameras.placed = self.cameras.placer.place(&of.1);
             self.cameras.placed_of = Some(of);
@@ -241,29 +248,38 @@ impl Node {
             return PullOrders { pull: Vec::new(), keep: paths.ours.clone() };
         };
         let handed_over: BTreeSet<StreamName> = self.let_go().into_iter().collect();
-        let is_pulled = |camera: &&Arc<Camera>| {
-            let stream = &camera.name;
-            match self.cameras.placed.get(stream) {
-                Some(target) if *target == self.settings.id => true,
-                _ if !paths.ours.contains(stream) || handed_over.contains(stream) => false,
-                _ => self.may_release(now, settings, camera).is_err(),
-            }
+        let is_here = |stream: &StreamName, single_connection| match self.cameras.placed.get(stream) {
+            Some(target) if *target == self.settings.id => true,
+            _ if !paths.ours.contains(stream) || handed_over.contains(stream) => false,
+            _ => self.may_release(now, settings, stream, single_connection).is_err(),
         };
-        PullOrders { pull: inventory.cameras.values().filter(is_pulled).cloned().collect(), keep: BTreeSet::new() }
+        let is_pulled = |camera: &&Arc<Camera>| is_here(&camera.name, camera.single_connection);
+        // It may have a good entry on another node, which then takes it over like any other.
+        let is_kept = |stream: &&StreamName| inventory.is_unread(stream) && is_here(stream, false);
+        PullOrders {
+            pull: inventory.cameras.values().filter(is_pulled).cloned().collect(),
+            keep: paths.ours.iter().filter(is_kept).cloned().collect(),
+        }
     }
 
     /// Whether a camera of ours that another node is to have may go from here now.
-    fn may_release(&self, now: Mono, settings: CameraSettings, camera: &Camera) -> Result<(), Holding> {
-        let target = self.cameras.placed.get(&camera.name).ok_or(Holding::NobodyIsToHaveIt)?;
+    fn may_release(
+        &self,
+        now: Mono,
+        settings: CameraSettings,
+        stream: &StreamName,
+        single_connection: bool,
+    ) -> Result<(), Holding> {
+        let target = self.cameras.placed.get(stream).ok_or(Holding::NobodyIsToHaveIt)?;
         let target_lives = self.fleet.get(target).is_some_and(|member| member.liveness == Liveness::Alive);
-        if camera.single_connection && target_lives {
+        if single_connection && target_lives {
             return Ok(());
         }
-        let since = self.cameras.elsewhere.get(&camera.name).ok_or(Holding::NobodyElseDelivers)?;
+        let since = self.cameras.elsewhere.get(stream).ok_or(Holding::NobodyElseDelivers)?;
         if now.since(*since) < settings.let_go_after {
             return Err(Holding::OwnerIsNew);
         }
-        if self.may_let_go(&camera.name) { Ok(()) } else { Err(Holding::ReadersHere) }
+        if self.may_let_go(stream) { Ok(()) } else { Err(Holding::ReadersHere) }
     }
 
     /// What is pulled here and was not before, by who had it.

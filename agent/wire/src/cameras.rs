@@ -14,7 +14,7 @@ pub struct CamerasReport {
     /// Hash of the inventory in force here, by the cluster key: alike on every node whose inventory is alike. `None`
     /// while there is none, and the node then takes no camera.
     pub inventory: Option<String>,
-    /// Cameras in it.
+    /// Cameras in it, without those that are wrong.
     pub listed: u32,
     /// Cameras that this node pulls, or tries to.
     pub pulled: u32,
@@ -27,7 +27,11 @@ pub struct CamerasReport {
     /// Cameras whose path MediaMTX refused, or that could not be asked of it.
     #[serde(default, skip_serializing_if = "Named::is_empty")]
     pub refused: Named,
-    /// Why the newest inventory is not in force; the one before it is.
+    /// Cameras whose entry in the inventory in force is wrong, or whose name stands twice in it: they are left out. One that
+    /// is pulled already stays as it is.
+    #[serde(default, skip_serializing_if = "Named::is_empty")]
+    pub wrong: Named,
+    /// What is wrong with the newest inventory: it is not in force at all, or without some of its entries.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub problem: Option<String>,
 }

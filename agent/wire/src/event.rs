@@ -5,8 +5,8 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    DrainId, DrainNotice, DrainRecord, EventId, HandOverRecord, HealthReport, InstanceId, MoveOrder, NodeId, NodeState,
-    Phase, Role, StreamName, UnixMillis,
+    DrainId, DrainNotice, DrainRecord, EventId, HandOverRecord, HealthReport, InstanceId, MoveOrder, Named, NodeId,
+    NodeState, Phase, Role, StreamName, UnixMillis,
 };
 
 /// One event with where and when it came from.
@@ -60,7 +60,13 @@ pub enum EventKind {
     CamerasReachable { streams: Vec<StreamName> },
     /// Another inventory is in force on this node.
     #[serde(rename = "inventory.taken")]
-    InventoryTaken { hash: String, cameras: u32 },
+    InventoryTaken {
+        hash: String,
+        cameras: u32,
+        /// Left out, since their entries are wrong or stand twice.
+        #[serde(default, skip_serializing_if = "Named::is_empty")]
+        wrong: Named,
+    },
     /// The newest inventory is not in force on this node; the one before it stays.
     #[serde(rename = "inventory.refused")]
     InventoryRefused { problems: u32, first: String },

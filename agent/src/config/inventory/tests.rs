@@ -9,7 +9,9 @@ fn parse(text: &str) -> Result<Inventory, ConfigErrors> {
 }
 
 fn errors(text: &str) -> String {
-    parse(text).map_or_else(|errors| errors.to_string(), |good| panic!("{good:?}"))
+    let errors = parse(text).map_or_else(|errors| errors, |inventory| inventory.problems);
+    assert!(!errors.is_empty(), "all is good");
+    errors.to_string()
 }
 
 fn camera(more: &str) -> String {
@@ -41,9 +43,46 @@ fn every_error_is_told_at_once_with_its_line_and_no_password() {
 }
 
 #[test]
-fn a_name_stands_once() {
+fn a_wrong_entry_is_left_out_and_the_others_are_taken() {
+    let entry = |name: &str, more: &str| format!("[[camera]]\nname = \"{name}\"\nurl = \"rtsp://10.0.0.1/s\"\n{more}");
+    let names = |names: &[&str]| names.iter().map(|name| name.parse().unwrap()).collect::<BTreeSet<StreamName>>();
+    let taken = |inventory: &Inventory| inventory.cameras.keys().cloned().collect::<BTreeSet<_>>();
+    let good = entry("a", "") + &entry("b", "");
+
+    let urls = parse(&(good.clone() + "[[camera]]\nname = \"c\"\nurl = \"http://x/\"\n")).unwrap();
+    assert_eq!((taken(&urls), &urls.wrong, urls.has_nameless), (names(&["a", "b"]), &names(&["c"]), false));
+    let keys = parse(&(entry("c", "colour = \"red\"\n") + &good)).unwrap();
+    assert_eq!((taken(&keys), &keys.wrong), (names(&["a", "b"]), &names(&["c"])), "a key that is not known");
+    assert_eq!(urls.hash, keys.hash, "what is left out goes by its name only");
+    let mixed = urls.names().collect::<BTreeSet<_>>();
+    assert_eq!(mixed.len(), 3, "and by its name it is placed");
+    assert_ne!(urls.hash, parse(&good).unwrap().hash);
+
+    let nameless = parse(&(good.clone() + "[[camera]]\nurl = \"rtsp://10.0.0.1/s\"\n")).unwrap();
+    assert_eq!((taken(&nameless), nameless.has_nameless), (names(&["a", "b"]), true));
+    assert!(nameless.is_unread(&"c".parse().unwrap()) && !nameless.is_unread(&"a".parse().unwrap()));
+    assert_eq!(nameless.problems.to_string().lines().count(), 1, "{}", nameless.problems);
+}
+
+#[test]
+fn of_a_name_that_stands_twice_no_entry_is_taken_whichever_is_first_or_wrong() {
     let said = errors(&(camera("") + &camera("")));
-    assert_eq!(said, "cameras.toml:5: camera.name: stands twice; give every camera a name of its own");
+    let twice = "stands twice, and no entry of this name is taken; give every camera one of its own";
+    assert_eq!(said, format!("cameras.toml:5: camera.name: {twice}"));
+    let (good, bad) = (camera(""), camera("transport = \"quic\"\n"));
+    for text in [good.clone() + &bad, bad + &good, good.repeat(3)] {
+        let inventory = parse(&text).unwrap();
+        assert!(inventory.cameras.is_empty() && inventory.wrong.len() == 1, "{inventory:?}");
+    }
+}
+
+#[test]
+fn a_text_that_is_no_list_of_cameras_is_refused_as_a_whole() {
+    for text in ["[[camra]]\nname = \"a\"\n", "camera = 3\n", "[camera]\nname = \"a\"\n", "camera = [3]\n"] {
+        let text = camera("").replace("[[camera]]", "[[other]]") + text;
+        assert!(parse(&text).is_err(), "{text}");
+    }
+    assert!(parse(&(camera("") + "[[camera\n")).is_err(), "cut short");
 }
 
 #[test]
@@ -83,9 +122,12 @@ fn the_hash_in_redis_has_the_same_keys_and_errors() {
         Inventory::of_fields(&pairs.iter().map(|(a, b)| ((*a).to_owned(), (*b).to_owned())).collect(), &KEY)
     };
     let url = r#"{"url": "rtsp://10.0.0.1:554/s"}"#;
-    assert_eq!(fields(&[("cam1", url)]).unwrap(), parse(&camera("")).unwrap());
-    let said = fields(&[("cam1", url), ("cam2", "{"), ("cam3", r#"{"url": 3, "x": 1}"#)]).unwrap_err().to_string();
-    assert_eq!(said.lines().count(), 3, "{said}");
+    let (here, there) = (fields(&[("cam1", url)]).unwrap(), parse(&camera("")).unwrap());
+    assert_eq!((here.cameras, here.hash), (there.cameras, there.hash));
+    let mixed = fields(&[("cam1", url), ("cam2", "{"), ("cam3", r#"{"url": 3, "x": 1}"#), ("a//b", url)]).unwrap();
+    assert_eq!((mixed.cameras.len(), mixed.wrong.len(), mixed.has_nameless), (1, 2, true));
+    let said = mixed.problems.to_string();
+    assert_eq!(said.lines().count(), 4, "{said}");
     assert!(
         said.contains("camera \"cam2\": is no JSON object") && said.contains("camera \"cam3\": url: 3 is a number")
     );
@@ -108,7 +150,8 @@ fn document(name: &str) -> String {
 #[test]
 fn the_example_is_valid_and_the_reference_has_every_key() {
     let example = document("cameras.toml");
-    parse(&example).unwrap_or_else(|errors| panic!("{errors}"));
+    let inventory = parse(&example).unwrap_or_else(|errors| panic!("{errors}"));
+    assert!(inventory.problems.is_empty(), "{}", inventory.problems);
     let page = document("cameras.md");
     let mut missing = String::new();
     for asked in Inventory::read(&camera(""), "cameras.toml", &KEY).1 {

@@ -340,6 +340,45 @@ fn without_a_good_inventory_everything_stays_as_it_is_and_an_alarm_says_so() {
 }
 
 #[test]
+fn a_camera_whose_entry_is_wrong_stays_as_it_is_and_holds_up_no_other() {
+    let mut site = Site::at_work("");
+    let before = site.paths.clone();
+    let broken = before.first().expect("some").clone();
+    let text: String = NAMES
+        .iter()
+        .map(|name| {
+            let scheme = if *name == broken.as_str() { "http" } else { "rtsp" };
+            format!("[[camera]]\nname = \"{name}\"\nurl = \"{scheme}://10.0.0.2/{name}\"\n")
+        })
+        .collect();
+    site.inventory = Arc::new(Inventory::parse(&text, "cameras.toml", &KEY).expect("a list of cameras"));
+    site.events();
+    site.tell_inventory();
+    site.pass(5);
+    assert_eq!(site.paths, before, "placed as ever");
+    let orders = site.world.node.cameras.orders.as_ref().expect("some");
+    assert_eq!((orders.keep.iter().collect::<Vec<_>>(), orders.pull.len()), (vec![&broken], before.len() - 1));
+    let report = site.world.node.cameras.report();
+    assert_eq!((report.wrong.first.as_slice(), report.listed), ([broken.clone()].as_slice(), 11));
+    assert!(report.problem.is_some_and(|problem| problem.contains("camera.url")), "named with its line");
+    let taken =
+        |event: &EventKind| matches!(event, EventKind::InventoryTaken { cameras: 11, wrong, .. } if wrong.count == 1);
+    assert!(site.events().iter().any(taken));
+
+    // Its name cannot be read any more: nobody knows whose entry it is, so nothing is let go of for want of one.
+    let nameless = text.replacen(&format!("name = \"{broken}\""), "nmae = \"x\"", 1);
+    site.inventory = Arc::new(Inventory::parse(&nameless, "cameras.toml", &KEY).expect("a list of cameras"));
+    site.tell_inventory();
+    site.pass(5);
+    assert!(site.paths.is_superset(&before), "{:?}", site.paths);
+    site.inventory = inventory(&NAMES, "");
+    site.tell_inventory();
+    site.pass(5);
+    assert!(site.paths.is_superset(&before), "{:?}", site.paths);
+    assert_eq!(site.world.node.cameras.report().problem, None);
+}
+
+#[test]
 fn a_camera_taken_out_of_the_inventory_goes_at_once() {
     let mut site = Site::at_work("");
     let gone = site.paths.first().expect("some").clone();

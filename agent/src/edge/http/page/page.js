@@ -96,7 +96,7 @@ function troubles(member, now) {
   const cameras = member.cameras;
   if (cameras?.problem) found.push(`inventory: ${cameras.problem}`);
   for (const [name, what] of [["unreachable", "deliver nothing"], ["refused", "are refused by MediaMTX"],
-    ["in_the_way", "are paths of the operator's own"]]) {
+    ["in_the_way", "are paths of the operator's own"], ["wrong", "left out of the inventory"]]) {
     const named = cameras?.[name];
     if (named?.count > 0) found.push(`${several(named.count, "camera")} ${what}: ${named.first.slice(0, 3).join(", ")}`);
   }
