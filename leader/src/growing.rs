@@ -164,8 +164,11 @@ pub struct Growing {
     failures: u32,
     problem: Option<String>,
     launches: Launches,
-    replace: BTreeSet<InstanceId>,
+    /// With the size that was wanted when each was found out.
+    replace: BTreeMap<InstanceId, u32>,
     ended: BTreeMap<InstanceId, Mono>,
+    /// Of those to be replaced, the ones that the cloud refused to end.
+    kept: BTreeSet<InstanceId>,
     ending: Option<(u64, InstanceId, Mono)>,
     /// A cloud that keeps one instance still launches others: these pauses hold up no growth.
     end_pause_until: Mono,
@@ -194,8 +197,9 @@ impl Growing {
             failures: 0,
             problem: None,
             launches: Launches::default(),
-            replace: BTreeSet::new(),
+            replace: BTreeMap::new(),
             ended: BTreeMap::new(),
+            kept: BTreeSet::new(),
             ending: None,
             end_pause_until: Mono::default(),
             end_failures: 0,
@@ -214,7 +218,11 @@ impl Growing {
 
     /// Dead or hopeless instances that others are to take the place of.
     pub fn replace(&mut self, instances: BTreeSet<InstanceId>) {
-        self.replace = instances;
+        let wanted = self.goal.as_ref().map_or(u32::MAX, |aim| aim.goal.size.saturating_sub(self.places_held()));
+        self.kept.retain(|kept| instances.contains(kept));
+        let before = std::mem::take(&mut self.replace);
+        let with_size = |id: InstanceId| (before.get(&id).copied().unwrap_or(wanted), id);
+        self.replace = instances.into_iter().map(with_size).map(|(size, id)| (id, size)).collect();
     }
 
     /// The newest complete listing, while it is fresh enough to act on, and this node may act.
@@ -266,11 +274,15 @@ impl Growing {
         if let Some((_, instance, _)) = self.ending.take_if(|(asked, ..)| *asked == number) {
             match answer {
                 Ok(_) => {
+                    self.kept.remove(&instance);
                     self.ended.insert(instance, now);
                     self.next_listing = now;
                     self.end_failures = 0;
                 }
                 Err(error) => {
+                    if matches!(error, CloudError::Refused(_)) {
+                        self.kept.insert(instance.clone());
+                    }
                     self.problem = Some(format!("{instance} is not ended: {error}"));
                     self.end_pause_until = now + pause_after(&error, self.end_failures);
                     self.end_failures = self.end_failures.saturating_add(1);
@@ -344,11 +356,10 @@ impl Growing {
     #[must_use]
     pub fn launching(&self, now: Mono, known: &BTreeSet<InstanceId>) -> Vec<NodeView> {
         let Some(seen) = &self.seen else { return Vec::new() };
-        let without_node = seen.group.present().filter(|i| !known.contains(&i.id) && !self.replace.contains(&i.id));
+        let without_node = seen.group.present().filter(|i| !known.contains(&i.id) && !self.replace.contains_key(&i.id));
         let booting = without_node.filter(|instance| self.may_boot(now, &instance.id)).map(|i| i.zone.clone());
-        // One that is to be replaced holds the place of the one that comes after it.
-        let replaced = seen.group.present().filter(|i| self.replace.contains(&i.id)).count();
-        let missing = std::iter::repeat_n(String::new(), self.pending(now, &seen.group) as usize + replaced);
+        let missing = self.pending(now, &seen.group) + self.places_held();
+        let missing = std::iter::repeat_n(String::new(), missing as usize);
         let view = |(number, zone): (usize, String)| NodeView {
             // A name that no agent has: a node that is not there yet is never told anything.
             node: NodeId::new(format!("launching-{}", number + 1)).expect("letters, a dash and a number are valid"),
@@ -422,6 +433,7 @@ impl Growing {
             (self.listing, self.next_listing, self.listing_failures) = (None, now, 0);
             (self.ending, self.pause_until, self.failures, self.problem) = (None, now, 0, None);
             (self.end_pause_until, self.end_failures) = (now, 0);
+            self.kept.clear();
         }
         self.leave = leave;
     }
@@ -499,8 +511,11 @@ impl Growing {
         let known: BTreeSet<InstanceId> = goal.seats.iter().filter_map(|seat| seat.instance.clone()).collect();
         let counted = goal.seats.iter().filter(|seat| seat.counted).count() + self.launching(now, &known).len();
         let missing = goal.size.saturating_sub(counted as u32);
-        let desired = (group.present().count() as u32 + self.pending(now, group) + missing).min(group.max);
-        (missing > 0 && desired > group.desired).then_some(desired)
+        let present = group.present().count() as u32;
+        // Launched unasked: each takes one off the number when it is drained, and at the least none could be.
+        let adopted = group.desired <= group.min && present > group.desired;
+        let desired = (present + self.pending(now, group) + missing).min(group.max);
+        ((missing > 0 || adopted) && desired > group.desired).then_some(desired)
     }
 
     /// What a predecessor was about to ask for, if nothing has happened since.
@@ -564,6 +579,30 @@ impl Growing {
         self.failures = self.failures.saturating_add(1);
     }
 
+    /// One that is to be replaced holds the place of the one that comes after it; nothing comes after one that is kept.
+    fn places_held(&self) -> u32 {
+        let held = |id: &InstanceId| self.replace.contains_key(id) && !self.kept.contains(id);
+        self.seen.as_ref().map_or(0, |seen| seen.group.present().filter(|instance| held(&instance.id)).count() as u32)
+    }
+
+    /// As many as were wanted serve, or come, without any that is to be replaced: where one was ill for long, another was
+    /// launched in its stead. `None` before there is a decision on the newest listing.
+    fn is_made_up_for(&self, now: Mono, seen: &Seen, instance: &InstanceId) -> Option<bool> {
+        // Where nobody decides on a size, none was launched in anybody's stead.
+        let Some(aim) = &self.goal else { return Some(false) };
+        if now.since(aim.at) > GOAL_HOLDS || aim.listing != Some(seen.number) {
+            return None;
+        }
+        let replaced = |id: &InstanceId| self.replace.contains_key(id);
+        let seats = &aim.goal.seats;
+        let serve = seats.iter().filter(|seat| seat.counted && !seat.instance.as_ref().is_some_and(replaced)).count();
+        let known: BTreeSet<&InstanceId> = seats.iter().filter_map(|seat| seat.instance.as_ref()).collect();
+        let comes = |id: &InstanceId| !known.contains(id) && !replaced(id) && self.may_boot(now, id);
+        let come = seen.group.present().filter(|instance| comes(&instance.id)).count();
+        let there = (serve + come) as u32 + self.pending(now, &seen.group);
+        Some(there >= *self.replace.get(instance)? && seen.group.desired > seen.group.min)
+    }
+
     /// One at a time, and never without a lease.
     fn end_one(&mut self, now: Mono, leave: Leave) -> Option<Ask> {
         let Leave::Term { until, .. } = leave else { return None };
@@ -573,10 +612,15 @@ impl Growing {
         }
         let due = |id: &&InstanceId| self.ended.get(*id).is_none_or(|at| now.since(*at) > END_AGAIN);
         let there = |id: &&InstanceId| seen.group.instance(id).is_some_and(|i| i.state != InstanceState::Ending);
-        let instance = self.replace.iter().filter(there).find(due)?.clone();
+        let instance = self.replace.keys().filter(there).find(due)?.clone();
+        // What the last one left behind is listed first.
+        if self.ended.values().any(|ended| *ended > seen.at) {
+            return None;
+        }
+        let decrement = self.is_made_up_for(now, seen, &instance)?;
         let number = self.number();
         self.ending = Some((number, instance.clone(), now));
-        let call = CloudCall::End { instance, decrement: false };
+        let call = CloudCall::End { instance, decrement };
         Some(Ask::Cloud(CloudAsk { number, role: self.role, call, not_after: Some(until) }))
     }
 

@@ -19,6 +19,8 @@ struct Mood {
     launches_nothing: bool,
     launches_twice: bool,
     registry_away: bool,
+    /// It refuses to end anything.
+    keeps: bool,
 }
 
 /// A cloud group, a registry, and the node that grows; instances become nodes that serve after 10 s.
@@ -186,7 +188,11 @@ impl World {
                 CloudAnswer::Done
             }
             CloudCall::End { instance, decrement } => {
-                assert!(!decrement);
+                if self.mood.keeps {
+                    return Some(Err(CloudError::Refused("it is kept".into())));
+                }
+                assert!(!decrement || self.desired > 2, "never below the least");
+                self.desired -= u32::from(decrement);
                 if let Some((_, state)) = self.instances.get_mut(&instance) {
                     *state = InstanceState::Ending;
                 }
@@ -506,6 +512,56 @@ fn a_dead_instance_is_ended_once_and_another_takes_its_place() {
     world.seconds(30);
     assert_eq!((world.ended.as_slice(), world.calls.len()), ([id("i-2")].as_slice(), 0));
     assert_eq!((world.desired, world.present()), (3, 3));
+}
+
+#[test]
+fn a_dead_instance_is_replaced_also_where_nobody_decides_on_a_size() {
+    let mut world = World::new(3);
+    world.seconds(5);
+    world.growing.replace([id("i-2")].into());
+    world.seconds(30);
+    assert_eq!((world.ended.as_slice(), world.desired, world.present()), ([id("i-2")].as_slice(), 3, 3));
+}
+
+#[test]
+fn an_ill_instance_in_whose_stead_another_was_launched_is_ended_with_decrement() {
+    let mut world = World::new(3);
+    world.want = Some(3);
+    world.seconds(5);
+    world.leaving.insert(id("i-2"));
+    world.seconds(30);
+    assert_eq!((world.calls.as_slice(), world.present()), ([4].as_slice(), 4), "it was ill for long");
+    world.growing.replace([id("i-2")].into());
+    world.seconds(60);
+    assert_eq!((world.ended.as_slice(), world.desired, world.present()), ([id("i-2")].as_slice(), 3, 3));
+    assert_eq!((world.calls.len(), world.born), (1, 4), "one was launched for it, and no more");
+}
+
+#[test]
+fn a_dead_instance_that_the_cloud_keeps_is_made_up_for_and_ended_with_decrement_when_it_may() {
+    let mut world = World::new(3);
+    world.want = Some(3);
+    world.seconds(5);
+    world.mood.keeps = true;
+    world.leaving.insert(id("i-2"));
+    world.growing.replace([id("i-2")].into());
+    world.seconds(30);
+    assert_eq!((world.calls.as_slice(), world.present(), world.ended.len()), ([4].as_slice(), 4, 0));
+    world.mood.keeps = false;
+    world.seconds(90);
+    assert_eq!((world.ended.as_slice(), world.desired, world.present()), ([id("i-2")].as_slice(), 3, 3));
+    assert_eq!((world.calls.len(), world.born), (1, 4), "one was launched for it, and no more");
+}
+
+#[test]
+fn what_was_launched_unasked_is_taken_into_the_number_where_none_could_be_drained_otherwise() {
+    let mut world = World::new(2);
+    world.want = Some(2);
+    world.seconds(5);
+    world.launch(1, world.now);
+    world.seconds(20);
+    assert_eq!((world.calls.as_slice(), world.present()), ([3].as_slice(), 3));
+    assert_eq!(world.growing.keeps(&id("i-1")), None);
 }
 
 #[test]
