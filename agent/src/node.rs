@@ -38,6 +38,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use mtxfleet_leader::health::replacement::ReplaceSettings;
 use mtxfleet_leader::{Fleet, Orchestrator};
 use mtxfleet_wire::{
     Bitrate, EventId, EventKind, FleetEvent, HealthReport, Mono, NodeFacts, NodeId, NodeState, SCHEMA, ServerHealth,
@@ -55,13 +56,14 @@ use controls::{Controls, SavedControls};
 use draining::Draining;
 use effect::{Effect, Pace};
 use event::Event;
-use health::Health;
+use health::{Health, HealthSettings};
 use leadership::{Leadership, LeadershipSettings};
 use neighbours::Neighbours;
 use orchestrating::Orchestrating;
 use publishing::{Said, stream_reports};
 use readers::{AnonymousRtsp, Readers};
 use recordings::RecordingUse;
+use replacing::Replacing;
 use sample::{MachineSample, ServerProblem, ServerSample};
 use traffic::Traffic;
 
@@ -102,10 +104,9 @@ pub struct Settings {
     pub cloud: Option<CloudSettings>,
     /// `host:port` at which the agent itself reaches its RTSP server.
     pub own_rtsp: String,
-    /// A command is configured that starts MediaMTX again.
-    pub can_restart_server: bool,
-    /// From its first restart to the second.
-    pub restart_back_off: Duration,
+    pub health: HealthSettings,
+    /// For a node that orchestrates a cloud.
+    pub replace: ReplaceSettings,
 }
 
 #[derive(Debug)]
@@ -130,7 +131,7 @@ pub struct Node {
     health: Health,
     said_health: HealthReport,
     availability: Availabilities,
-    replacing: replacing::Replacing,
+    replacing: Replacing,
     recording_use: RecordingUse,
     started: Mono,
     said: Said,
@@ -176,10 +177,10 @@ impl Node {
             changing_hands: ChangingHands::default(),
             controls: Controls::new(std::mem::take(&mut settings.controls)),
             cloud: settings.cloud.map(|cloud| Cloud::new(cloud, &settings.facts)),
-            health: Health::new(now.mono, settings.can_restart_server, settings.restart_back_off),
+            health: Health::new(now.mono, settings.health),
             said_health: HealthReport::default(),
             availability: Availabilities::new(None, now.wall),
-            replacing: replacing::Replacing::new(settings.cloud.map(|cloud| cloud.boot_deadline)),
+            replacing: Replacing::new(settings.replace),
             recording_use: RecordingUse::default(),
             started: now.mono,
             said: Said::default(),

@@ -7,6 +7,7 @@ use std::sync::atomic::AtomicU32;
 
 use anyhow::Context;
 use mtxfleet_ai_client::Credentials;
+use mtxfleet_leader::health::replacement::ReplaceSettings;
 use mtxfleet_wire::{NodeFacts, Role, RunId, SCHEMA, Terms, UnixMillis};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -32,6 +33,7 @@ use crate::node::cameras::CameraSettings;
 use crate::node::cloud::CloudSettings;
 use crate::node::controls::SavedControls;
 use crate::node::effect::{BalancerWord, Pace};
+use crate::node::health::HealthSettings;
 use crate::node::leadership::LeadershipSettings;
 use crate::node::{Node, Now, Settings};
 
@@ -215,6 +217,15 @@ fn facts(config: &Config, gossip: SocketAddr, started: UnixMillis) -> NodeFacts 
     }
 }
 
+fn replace_settings(config: &Config) -> ReplaceSettings {
+    let cloud = |cloud: &crate::config::Cloud| ReplaceSettings {
+        boot_deadline: cloud.boot_deadline,
+        at_most: cloud.replace_at_most,
+        ..ReplaceSettings::default()
+    };
+    config.cloud.as_ref().map(cloud).unwrap_or_default()
+}
+
 fn node_settings(config: &Config, facts: NodeFacts, terms: Terms, controls: SavedControls) -> Settings {
     Settings {
         id: config.node.id.clone(),
@@ -244,8 +255,12 @@ fn node_settings(config: &Config, facts: NodeFacts, terms: Terms, controls: Save
             .as_ref()
             .map(|cloud| CloudSettings { poll_every: cloud.poll_every, boot_deadline: cloud.boot_deadline }),
         own_rtsp: config.mediamtx.rtsp.clone(),
-        can_restart_server: !config.mediamtx.restart_command.is_empty(),
-        restart_back_off: config.mediamtx.restart_back_off,
+        health: HealthSettings {
+            can_restart: !config.mediamtx.restart_command.is_empty(),
+            back_off: config.mediamtx.restart_back_off,
+            disk_patience: config.mediamtx.disk_patience,
+        },
+        replace: replace_settings(config),
     }
 }
 

@@ -15,6 +15,8 @@ pub struct Cloud {
     pub poll_every: Duration,
     /// An instance that was asked for counts as launching for so long (10 min).
     pub boot_deadline: Duration,
+    /// Machines replaced in ten minutes, at most (3).
+    pub replace_at_most: u32,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,6 +41,7 @@ pub(super) fn cloud(section: &Section<'_>) -> Option<Option<Cloud>> {
     let [list, grow, end] = COMMANDS.map(|key| section.list(key, word));
     let poll_every = section.duration("poll_every", "5s", "100ms"..="10m");
     let boot_deadline = section.duration("boot_deadline", "10m", "1s"..="1d");
+    let replace_at_most = section.integer("replace_at_most", 3, 1..=1_000);
 
     let unfit = |keys: &[&str], needs: &str| {
         for key in keys.iter().filter(|key| section.has(key)) {
@@ -71,7 +74,12 @@ pub(super) fn cloud(section: &Section<'_>) -> Option<Option<Cloud>> {
             CloudDriver::Exec { list, grow, end }
         }
     };
-    Some(Some(Cloud { driver, poll_every: poll_every?, boot_deadline: boot_deadline? }))
+    Some(Some(Cloud {
+        driver,
+        poll_every: poll_every?,
+        boot_deadline: boot_deadline?,
+        replace_at_most: replace_at_most? as u32,
+    }))
 }
 
 const COMMANDS: [&str; 3] = ["list", "grow", "end"];

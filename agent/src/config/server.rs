@@ -42,6 +42,8 @@ pub struct MediaMtx {
     pub restart_command: Vec<String>,
     /// From the first restart to the second (30 s); three times as long to the third.
     pub restart_back_off: Duration,
+    /// A disk may stay full for so long before the node asks to be replaced (10 min).
+    pub disk_patience: Duration,
 }
 
 impl MediaMtx {
@@ -80,6 +82,7 @@ pub(super) fn mediamtx(section: &Section<'_>) -> Option<MediaMtx> {
     let min_disk_free = section.size("min_disk_free", "1GiB");
     let restart_command = section.list("restart_command", not_empty);
     let restart_back_off = section.duration("restart_back_off", "30s", "100ms"..="10m");
+    let disk_patience = section.duration("disk_patience", "10m", "1s"..="1d");
     Some(MediaMtx {
         api: api?,
         metrics: metrics?,
@@ -95,6 +98,7 @@ pub(super) fn mediamtx(section: &Section<'_>) -> Option<MediaMtx> {
         min_disk_free: min_disk_free?,
         restart_command: restart_command?,
         restart_back_off: restart_back_off?,
+        disk_patience: disk_patience?,
     })
 }
 

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use mtxfleet_wire::InstanceId;
 use serde::{Deserialize, Serialize};
 
 use super::Refusal;
@@ -24,6 +25,8 @@ pub struct Faults {
     pub launch_twice: bool,
     /// No instance is ended, for this reason.
     pub refuse_end: Option<String>,
+    /// `refuse_end` holds for this one alone.
+    pub refuse_end_of: Option<InstanceId>,
     /// Calls are carried out, and answered so much later.
     pub answer_after_ms: u64,
 }
@@ -40,6 +43,13 @@ impl Faults {
             return Err(Refusal::Throttled);
         }
         Ok(())
+    }
+
+    /// Why this instance is not ended.
+    #[must_use]
+    pub(super) fn keeps(&self, instance: &InstanceId) -> Option<&String> {
+        let meant = self.refuse_end_of.as_ref().is_none_or(|kept| kept == instance);
+        self.refuse_end.as_ref().filter(|_| meant)
     }
 
     #[must_use]

@@ -186,7 +186,7 @@ impl Cloud {
                 group.set_desired(desired)?;
             }
             CloudCall::End { instance, decrement } => {
-                if let Some(why) = &self.faults.refuse_end {
+                if let Some(why) = self.faults.keeps(&instance) {
                     return Err(Refusal::Refused(why.clone()));
                 }
                 for act in group.end(&instance, decrement)? {

@@ -26,10 +26,8 @@ const STREAMS_GRACE: Duration = Duration::from_secs(30);
 const DISK_GRACE: Duration = Duration::from_secs(10);
 /// After so many restarts that did not help, nothing more is tried.
 const RESTARTS: u32 = 3;
-/// Where there is nothing to try, an illness is hopeless after so many times the pause between two restarts; a full disk
-/// may yet be emptied by a retention.
+/// Where there is nothing to try, an illness is hopeless after so many times the pause between two restarts.
 const HOPELESS_AFTER: u32 = 4;
-const DISK_HOPELESS_AFTER: Duration = Duration::from_secs(600);
 /// A node that is well for so long has a clean slate.
 const CURED_AFTER: Duration = Duration::from_secs(300);
 
@@ -50,14 +48,22 @@ pub struct Signs {
     pub disk: Option<bool>,
 }
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HealthSettings {
+    /// A command is configured that starts MediaMTX again.
+    pub can_restart: bool,
+    /// From the first restart to the second; three times as long each time.
+    pub back_off: Duration,
+    /// A full disk is hopeless after so long: a retention may yet empty it.
+    pub disk_patience: Duration,
+}
+
 #[derive(Debug)]
 pub struct Health {
+    settings: HealthSettings,
     started: Mono,
     /// Since when each sign is bad.
     bad_since: BTreeMap<Ill, Mono>,
-    can_restart: bool,
-    /// From the first restart to the second; three times as long each time.
-    back_off: Duration,
     restarts: u32,
     last_restart: Option<Mono>,
     ill_since: Option<Mono>,
@@ -70,14 +76,12 @@ pub struct Health {
 }
 
 impl Health {
-    /// `can_restart`: a command is configured that starts MediaMTX again.
     #[must_use]
-    pub fn new(now: Mono, can_restart: bool, back_off: Duration) -> Self {
+    pub const fn new(now: Mono, settings: HealthSettings) -> Self {
         Self {
+            settings,
             started: now,
             bad_since: BTreeMap::new(),
-            can_restart,
-            back_off,
             restarts: 0,
             last_restart: None,
             ill_since: None,
@@ -111,16 +115,17 @@ impl Health {
         if !in_service {
             return false;
         }
-        let pause = self.back_off * 3_u32.pow(self.restarts.saturating_sub(1).min(RESTARTS));
+        let HealthSettings { can_restart, back_off, disk_patience } = self.settings;
+        let pause = back_off * 3_u32.pow(self.restarts.saturating_sub(1).min(RESTARTS));
         let due = self.last_restart.is_none_or(|last| now.since(last) >= pause);
-        if curable && self.can_restart && self.restarts < RESTARTS {
+        if curable && can_restart && self.restarts < RESTARTS {
             if due {
                 self.restarts += 1;
                 self.last_restart = Some(now);
             }
             return due;
         }
-        let patience = if curable { self.back_off * HOPELESS_AFTER } else { DISK_HOPELESS_AFTER };
+        let patience = if curable { back_off * HOPELESS_AFTER } else { disk_patience };
         self.hopeless |= now.since(ill_since) >= patience && due;
         false
     }
@@ -224,7 +229,11 @@ const fn grace(ill: Ill) -> Duration {
 mod tests {
     use super::*;
 
-    const BACK_OFF: Duration = Duration::from_secs(30);
+    const SETTINGS: HealthSettings = HealthSettings {
+        can_restart: true,
+        back_off: Duration::from_secs(30),
+        disk_patience: Duration::from_secs(600),
+    };
     const WELL: Signs = Signs { server: Some(true), streams: Some(true), disk: Some(true) };
     const AWAY: Signs = Signs { server: Some(false), streams: None, disk: Some(true) };
     const FULL: Signs = Signs { disk: Some(false), ..WELL };
@@ -251,7 +260,7 @@ mod tests {
 
     #[test]
     fn a_server_that_stays_away_is_restarted_with_back_off_and_then_the_node_asks_to_be_replaced() {
-        let mut health = Health::new(at(0), true, BACK_OFF);
+        let mut health = Health::new(at(0), SETTINGS);
         let (restarts, hopeless) = run(&mut health, AWAY, 100..1000);
         assert_eq!(restarts, [110, 140, 230]);
         assert_eq!(hopeless, Some(230 + 270));
@@ -260,13 +269,13 @@ mod tests {
 
     #[test]
     fn without_a_command_there_is_no_restart_and_the_node_asks_after_two_minutes() {
-        let mut health = Health::new(at(0), false, BACK_OFF);
+        let mut health = Health::new(at(0), HealthSettings { can_restart: false, ..SETTINGS });
         assert_eq!(run(&mut health, AWAY, 100..1000), (vec![], Some(230)));
     }
 
     #[test]
     fn a_blink_is_no_illness_and_a_cure_ends_it() {
-        let mut health = Health::new(at(0), true, BACK_OFF);
+        let mut health = Health::new(at(0), SETTINGS);
         assert_eq!(run(&mut health, AWAY, 0..9).0, [] as [u64; 0]);
         run(&mut health, WELL, 9..10);
         assert_eq!(run(&mut health, AWAY, 10..25).0, [20]);
@@ -281,14 +290,14 @@ mod tests {
 
     #[test]
     fn a_full_disk_is_said_never_restarted_and_hopeless_after_ten_minutes() {
-        let mut health = Health::new(at(0), true, BACK_OFF);
+        let mut health = Health::new(at(0), SETTINGS);
         assert_eq!(run(&mut health, FULL, 0..1000), (vec![], Some(610)));
         assert_eq!(health.report(at(1000)).ills, [Ill::Disk]);
     }
 
     #[test]
     fn streams_that_deliver_nothing_are_an_ill_and_no_streams_are_none() {
-        let mut health = Health::new(at(0), true, BACK_OFF);
+        let mut health = Health::new(at(0), SETTINGS);
         assert_eq!(run(&mut health, STILL, 0..40).0, [30]);
         run(&mut health, Signs { streams: None, ..WELL }, 40..41);
         assert_eq!(health.report(at(41)).ills, []);
@@ -296,7 +305,7 @@ mod tests {
 
     #[test]
     fn an_rtsp_port_that_fails_twice_is_an_ill() {
-        let mut health = Health::new(at(0), true, BACK_OFF);
+        let mut health = Health::new(at(0), SETTINGS);
         health.checked(at(0), false);
         assert!(!health.see(at(1), WELL, true));
         health.checked(at(10), false);
@@ -307,14 +316,14 @@ mod tests {
 
     #[test]
     fn a_server_that_never_came_up_is_given_a_minute() {
-        let mut health = Health::new(at(0), true, BACK_OFF);
+        let mut health = Health::new(at(0), SETTINGS);
         let never = Signs { server: None, ..Signs::default() };
         assert_eq!(run(&mut health, never, 0..75).0, [70]);
     }
 
     #[test]
     fn a_node_on_its_way_out_is_left_alone() {
-        let mut health = Health::new(at(0), true, BACK_OFF);
+        let mut health = Health::new(at(0), SETTINGS);
         for second in 0..600 {
             assert!(!health.see(at(second), AWAY, false));
         }
@@ -323,7 +332,7 @@ mod tests {
 
     #[test]
     fn every_peer_has_its_turn_and_those_gone_are_forgotten() {
-        let mut health = Health::new(at(0), true, BACK_OFF);
+        let mut health = Health::new(at(0), SETTINGS);
         let peers: Vec<u32> = (0..7).collect();
         let mut seen = BTreeSet::new();
         for round in 0..3 {

@@ -26,12 +26,9 @@ pub struct Replacing {
 }
 
 impl Replacing {
-    /// `boot_deadline`: as the cloud's calls know it.
-    pub(super) fn new(boot_deadline: Option<Duration>) -> Self {
-        let default = ReplaceSettings::default();
-        let boot_deadline = boot_deadline.unwrap_or(default.boot_deadline);
+    pub(super) const fn new(settings: ReplaceSettings) -> Self {
         Self {
-            replacer: Replacer::new(ReplaceSettings { boot_deadline, ..default }),
+            replacer: Replacer::new(settings),
             judged: None,
             said: BTreeMap::new(),
             said_held: BTreeMap::new(),

@@ -64,8 +64,12 @@ pub(super) fn settings(role: Role) -> Settings {
         controls: super::controls::SavedControls::default(),
         cloud: None,
         own_rtsp: "127.0.0.1:8554".into(),
-        can_restart_server: true,
-        restart_back_off: Duration::from_secs(30),
+        health: super::health::HealthSettings {
+            can_restart: true,
+            back_off: Duration::from_secs(30),
+            disk_patience: Duration::from_secs(600),
+        },
+        replace: ReplaceSettings::default(),
     }
 }
 
