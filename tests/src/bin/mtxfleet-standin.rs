@@ -1,6 +1,6 @@
 //! `mtxfleet-standin CONFIG.yml`: serves RTSP, API and metrics in the place of MediaMTX. See `mtxfleet_tests::standin`.
 
-use std::{io::IsTerminal, path::PathBuf, process::ExitCode};
+use std::{io::IsTerminal, path::PathBuf, process::ExitCode, sync::atomic::Ordering};
 
 use clap::Parser;
 use mtxfleet_tests::standin::{self, config::Config};
@@ -26,12 +26,18 @@ async fn main() -> ExitCode {
     }
 }
 
-/// Until SIGTERM or SIGINT, which end it at once, as they end the real one.
+/// Until SIGTERM or SIGINT, which end it at once, as they end the real one. SIGUSR1 makes what it pulls stand still.
 async fn serve(arguments: Arguments) -> anyhow::Result<()> {
     use tokio::signal::unix::{SignalKind, signal};
     let yaml = std::fs::read_to_string(&arguments.config)
         .map_err(|error| anyhow::anyhow!("{}: {error}", arguments.config.display()))?;
     let config = Config::parse(&yaml)?;
+    let mut still = signal(SignalKind::user_defined1())?;
+    tokio::spawn(async move {
+        while still.recv().await.is_some() {
+            standin::STILL.store(true, Ordering::Relaxed);
+        }
+    });
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     tokio::select! {
         ended = standin::run(config) => ended,

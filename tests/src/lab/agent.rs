@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use mtxfleet_wire::{
-    ControlOrder, DrainOrder, DrainRefusal, DrainView, FleetView, MemberView, NodeId, OrchestratorView, Role,
-    StreamView,
+    AvailabilityView, ControlOrder, DecisionView, DrainOrder, DrainRefusal, DrainView, FleetView, MemberView, NodeId,
+    OrchestratorView, Role, StreamView,
 };
 use reqwest::{Method, StatusCode};
 use serde::de::DeserializeOwned;
@@ -104,6 +104,22 @@ impl Api {
     pub async fn orchestrator(&self, role: Role) -> Result<OrchestratorView> {
         let views: Vec<OrchestratorView> = self.get("/v1/orchestrators").await?.context("no orchestrators")?;
         views.into_iter().find(|view| view.role == role).with_context(|| format!("no orchestrator of {role}"))
+    }
+
+    /// `GET /v1/decisions` of one role: those that it made, or heard of.
+    ///
+    /// # Errors
+    /// As [`Self::fleet`].
+    pub async fn decisions(&self, role: Role) -> Result<Vec<DecisionView>> {
+        self.get(&format!("/v1/decisions?role={role}")).await?.context("no decisions")
+    }
+
+    /// `GET /v1/availability`: what it saw, as reckoned in the last minute.
+    ///
+    /// # Errors
+    /// As [`Self::fleet`].
+    pub async fn availability(&self) -> Result<AvailabilityView> {
+        self.get("/v1/availability").await?.context("no availability")
     }
 
     /// `POST /v1/pause` or `/v1/resume`.

@@ -3,6 +3,7 @@
 //! Each instance lives in a slot: a name and addresses that are known from the start, so that HAProxy lists them all and
 //! its checks tell which are taken.
 
+use std::io::Write as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -41,6 +42,10 @@ pub struct CloudSettings {
     pub group_min: Option<u32>,
     /// An instance that was asked for counts as launching for so long.
     pub boot_deadline: Duration,
+    /// Recordings go to a disk of their own, of 4 MiB: [`Cloud::fill_disk`]. Needs [`can_mount`].
+    pub small_disk: bool,
+    /// Machines replaced in ten minutes, at most.
+    pub replace_at_most: u32,
     /// The agents reach it by an operator's commands, three shell scripts, and not by driver `local`.
     pub by_commands: bool,
 }
@@ -57,6 +62,8 @@ impl Default for CloudSettings {
             nodes: "dist-{n}",
             group_min: None,
             boot_deadline: Duration::from_secs(60),
+            small_disk: false,
+            replace_at_most: 3,
             by_commands: false,
         }
     }
@@ -75,8 +82,19 @@ impl CloudSettings {
     }
 }
 
-/// A file that the agents' start looks for.
+/// A file that an agent's start looks for, and takes.
 const MUTE: &str = "mute";
+
+/// Of an instance's folder.
+const DISK: &str = "disk";
+
+/// Whether this process may give another one a disk of its own: as root, mostly.
+#[must_use]
+pub fn can_mount() -> bool {
+    let mut tried = std::process::Command::new("unshare");
+    tried.args(["-m", "mount", "-t", "tmpfs", "none", "/tmp"]).stderr(std::process::Stdio::null());
+    tried.status().is_ok_and(|status| status.success())
+}
 
 #[derive(Debug, Clone)]
 struct Slot {
@@ -231,17 +249,32 @@ impl Cloud {
         Ok(())
     }
 
-    /// From now on instances are launched whose agents never speak, or again such as do.
+    /// The agent of the next instance that is launched never speaks.
     ///
     /// # Errors
     /// When the lab's folder cannot be written.
-    pub fn launch_mute(&self, mute: bool) -> Result<()> {
-        let mark = self.dir.join(MUTE);
-        if mute {
-            std::fs::write(mark, "")?
-        } else {
-            std::fs::remove_file(mark)?
-        }
+    pub fn launch_mute(&self) -> Result<()> {
+        Ok(std::fs::write(self.dir.join(MUTE), "")?)
+    }
+
+    /// A stand-in goes on, and delivers nothing of what it pulls.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn still(&self, node: &NodeId) -> Result<()> {
+        self.signal(node, "server", libc::SIGUSR1)
+    }
+
+    /// Leaves no room where the node's recordings go. Its agent alone sees that disk.
+    ///
+    /// # Errors
+    /// When it has none, or its agent does not run.
+    pub fn fill_disk(&self, node: &NodeId) -> Result<()> {
+        let disk = self.dir.join("nodes").join(node.as_str()).join(DISK);
+        let seen_by_agent = format!("/proc/{}/root{}", self.pid(node, "agent")?, disk.display());
+        let mut file = std::fs::File::create(Path::new(&seen_by_agent).join("recording"))?;
+        let full = std::iter::repeat_with(|| file.write_all(&[0; 4096])).find_map(Result::err);
+        ensure!(full.is_some_and(|error| error.kind() == std::io::ErrorKind::StorageFull), "it has room without end");
         Ok(())
     }
 
@@ -418,9 +451,11 @@ command = ["{server}", "{{dir}}/mediamtx.yml"]
 restart = {restart}
 [[group.program]]
 name = "agent"
-command = ["sh", "-c", "if [ -e {mute} ]; then exec sleep 3600; fi; exec $0 agent --config $1", "{{mtxfleet}}", "{{dir}}/agent.toml"]
+command = [{apart}"sh", "-c", "{mount}if rm {mute} 2>/dev/null; then exec sleep 3600; fi; exec $0 agent --config $1", "{{mtxfleet}}", "{{dir}}/agent.toml", "{{dir}}/{DISK}"]
 restart = {restart}
 "#,
+        apart = if settings.small_disk { "\"unshare\", \"-m\", " } else { "" },
+        mount = if settings.small_disk { "mkdir -p $2 && mount -t tmpfs -o size=4m none $2 && " } else { "" },
         mute = dir.join(MUTE).display(),
         dir = dir.display(),
         delay = settings.launch_delay.as_millis(),
@@ -466,11 +501,13 @@ fn agent_template(settings: &CloudSettings, shared: &Shared, driver: &str) -> St
         balanced_as: text("slot"),
         instance: None,
         web: false,
+        disk: settings.small_disk.then(|| format!("{{dir}}/{DISK}")),
     };
     let CloudSettings { min, max, policy, .. } = settings;
     agent_config(&fields, shared)
         + &format!(
-            "[cloud]\n{driver}poll_every = \"1s\"\nboot_deadline = \"{}ms\"\n[distribution]\nmin = {min}\nmax = {max}\n{policy}",
-            settings.boot_deadline.as_millis()
+            "[cloud]\n{driver}poll_every = \"1s\"\nboot_deadline = \"{}ms\"\nreplace_at_most = {}\n[distribution]\nmin = {min}\nmax = {max}\n{policy}",
+            settings.boot_deadline.as_millis(),
+            settings.replace_at_most
         )
 }

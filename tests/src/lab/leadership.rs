@@ -6,6 +6,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use mtxfleet_wire::{NodeId, OrchestratorView, Role, StandingView};
 
 use super::Lab;
+use super::agent::Api;
 use super::node::{Node, Settings};
 use super::wait::wait_for;
 
@@ -47,6 +48,25 @@ pub async fn acting(lab: &Lab, role: Role) -> Vec<Leader> {
         }
     }
     leaders
+}
+
+/// Waits until the reasons of a decision have this in them: one of those that `mtxfleet decisions` shows, which asks the
+/// orchestrator itself. Gives that reason.
+///
+/// # Errors
+/// When none has in time.
+pub async fn wait_reason(lab: &Lab, role: Role, part: &str, bound: Duration) -> Result<String> {
+    let seen_by = &lab.of_role(Role::Ingestion).next().context("the lab has no ingestion node")?.agent;
+    wait_for(format!("a decision that says {part:?}"), bound, async || -> Result<String> {
+        let leader = seen_by.orchestrator(role).await?.leader.context("nobody leads")?;
+        let member = seen_by.fleet().await?.members.into_iter().find(|member| member.node == leader);
+        let facts = member.and_then(|member| member.facts).with_context(|| format!("{leader} is not known"))?;
+        let leader = Api { node: leader, url: facts.http, token: lab.token.clone() };
+        let decisions = leader.decisions(role).await?;
+        let said = decisions.iter().flat_map(|decision| &decision.reasons).find(|reason| reason.contains(part));
+        said.cloned().with_context(|| format!("{:#?}", decisions.iter().map(|d| &d.reasons).collect::<Vec<_>>()))
+    })
+    .await
 }
 
 /// Waits until one node acts, another than `before`, and gives how long that took.

@@ -82,6 +82,7 @@ impl Plan {
             balanced_as: self.id.to_string(),
             instance: shared.settings.instance.clone().filter(|_| self.role == Role::Distribution),
             web: self.at.web.is_some(),
+            disk: None,
         }
     }
 }
@@ -185,6 +186,8 @@ pub(super) struct Fields {
     pub(super) instance: Option<String>,
     /// It serves browsers, too.
     pub(super) web: bool,
+    /// Where recordings go, on a disk of a few megabytes.
+    pub(super) disk: Option<String>,
 }
 
 /// What `docs/ref/config.md` describes. What is not set has its default.
@@ -215,6 +218,7 @@ playback = "http://{playback}"
 rtsp = "{rtsp}"
 rtsp_readers = "{rtsp_readers}"
 {mediamtx}
+{disk}
 [gossip]
 listen = "{gossip}"
 seeds = [{seeds}]
@@ -247,6 +251,10 @@ level = "{log}"
         rtsp_readers = if shared.settings.plain_readers_are_viewers { "viewer" } else { "worker" },
         instance = fields.instance.as_ref().map(|id| format!("instance = \"{id}\"")).unwrap_or_default(),
         mediamtx = shared.settings.mediamtx,
+        disk = match &fields.disk {
+            Some(dir) => format!("recording_dir = \"{dir}\"\nmin_disk_free = \"1MiB\""),
+            None => String::new(),
+        },
         gossip = fields.gossip,
         seeds = fields.seeds,
         http = fields.http,

@@ -35,6 +35,8 @@ use tokio::{net::TcpListener, sync::Semaphore};
 use config::Config;
 use paths::Server;
 
+pub use pull::STILL;
+
 /// RTSP connections at a time; further ones wait in the listen queue.
 const MAX_CONNECTIONS: usize = 2_000;
 

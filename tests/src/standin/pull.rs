@@ -3,7 +3,11 @@
 //! Timing is that of MediaMTX 1.20.1: a source that cannot be had is asked again after 5 s; one on demand that was up
 //! and ended takes its path with it, and the next reader starts it anew.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
 
 use anyhow::{Context, bail, ensure};
 use base64::Engine;
@@ -30,6 +34,9 @@ const RETRY_PAUSE: Duration = Duration::from_secs(5);
 
 /// The real one has no limit, and loops for ever between two servers that redirect to each other.
 const MAX_REDIRECTS: usize = 10;
+
+/// Set by SIGUSR1: what is pulled is not handed on any more, as behind a network that swallows packets.
+pub static STILL: AtomicBool = AtomicBool::new(false);
 
 /// Half of the session timeout that most servers give (60 s).
 const KEEPALIVE_PERIOD: Duration = Duration::from_secs(30);
@@ -169,6 +176,9 @@ impl Source {
     }
 
     fn hand_on(&self, stream: &Stream, channel: u8, data: bytes::BytesMut) {
+        if STILL.load(Ordering::Relaxed) {
+            return;
+        }
         if let Some(track) = self.channels.iter().position(|rtp| *rtp == channel) {
             stream.write_rtp(track, data);
         } else if let Some(track) = self.channels.iter().position(|rtp| rtp.checked_add(1) == Some(channel)) {
