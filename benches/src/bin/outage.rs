@@ -15,7 +15,7 @@ use mtxfleet_tests::lab::cycles;
 use mtxfleet_tests::lab::reader::ReconnectingReader;
 use mtxfleet_tests::lab::redis::Keeps;
 use mtxfleet_tests::lab::wait::{PATIENCE, wait_for};
-use mtxfleet_wire::DrainOrder;
+use mtxfleet_wire::{DrainOrder, Subject};
 
 const AWAY: Duration = Duration::from_secs(600);
 const WITHIN: Duration = Duration::from_secs(240);
@@ -65,6 +65,9 @@ async fn main() -> Result<()> {
     lab.cloud()?.wait_size(2, WITHIN).await?;
     let caught_up = back.elapsed();
     audience.wait_for_more(25, PATIENCE).await?;
+    // ffmpeg ends when its connection does.
+    lab.cameras.iter_mut().try_for_each(|camera| camera.process.check_alive())?;
+    all_was_available(&lab).await?;
     let results = audience.finish().await?;
     let lost: u64 = results.workers.iter().map(|row| row.frames.lost).sum();
     let of = format!("Redis away for {} s, on {}", away.as_secs(), lab.server.kind);
@@ -83,6 +86,18 @@ async fn main() -> Result<()> {
 
 fn viewers(lab: &Lab, count: u32) -> Vec<ReconnectingReader> {
     (0..count).map(|at| lab.plain_reader(&lab.cameras[at as usize % lab.cameras.len()].name)).collect()
+}
+
+/// Nothing crashed, and nodes that were drained and ended were none that failed.
+async fn all_was_available(lab: &Lab) -> Result<()> {
+    let lines = lab.nodes[0].agent.availability().await?.lines;
+    let nodes = lines.iter().filter(|line| matches!(line.of, Subject::Node(_))).count();
+    ensure!(nodes > 4, "{nodes} nodes in the figures, of all that ran");
+    for line in lines {
+        // A busy machine may have somebody suspected for a moment.
+        ensure!(line.day.ratio().is_none_or(|ratio| ratio >= 0.98), "{line:?}");
+    }
+    Ok(())
 }
 
 async fn drain_the_busiest(lab: &Lab) -> Result<()> {
