@@ -47,6 +47,8 @@ pub(crate) struct Assembly {
     /// Of the watched track, where recordings can be had.
     splice: Option<Splice<Frame>>,
     held_bytes: usize,
+    /// Handovers without proof, as last told.
+    unproven: u64,
     recordings: bool,
     /// Where frames are noted for checkpoints.
     ledger: Option<Arc<Ledger>>,
@@ -92,6 +94,7 @@ impl Assembly {
             pace: Pace::default(),
             splice,
             held_bytes: 0,
+            unproven: 0,
             recordings,
             ledger,
             born: None,
@@ -205,19 +208,30 @@ impl Assembly {
         self.pace.frame(self.started.elapsed());
     }
 
+    /// None ever falls: a gap counts as a loss once no recording fills it, and a frame once it goes out.
     pub(crate) fn counters(&self) -> StitchCounters {
         let counted = self.stitch.counters();
         let of_splice = |figure: fn(&Splice<Frame>) -> u64| self.splice.as_ref().map_or(0, figure);
         let replayed = of_splice(|splice| splice.replayed);
-        let repaired_switches = of_splice(|splice| splice.repaired_switches);
+        let undecided = self.splice.as_ref().map(Splice::undecided).unwrap_or_default();
+        let dropped = of_splice(|splice| splice.given_before) + undecided.frames;
+        let repaired_packets = of_splice(|splice| splice.repaired_packets);
         StitchCounters {
-            frames: counted.frames + replayed,
+            frames: (counted.frames + replayed).saturating_sub(dropped),
             handovers: counted.handovers,
-            unproven_handovers: counted.unproven_handovers.saturating_sub(repaired_switches),
-            lost_packets: counted.lost_packets.saturating_sub(of_splice(|splice| splice.repaired_packets)),
+            unproven_handovers: self.unproven,
+            lost_packets: counted.lost_packets.saturating_sub(repaired_packets + undecided.packets),
             duplicates_dropped: counted.duplicates_dropped,
             replayed,
         }
+    }
+
+    /// A switch is undecided a little before the stitch counts it, so the figure is kept.
+    fn note_unproven(&mut self) {
+        let made_up_for = |splice: &Splice<Frame>| splice.repaired_switches + splice.undecided().switches;
+        let made_up_for = self.splice.as_ref().map_or(0, made_up_for);
+        let counted = self.stitch.counters().unproven_handovers;
+        self.unproven = self.unproven.max(counted.saturating_sub(made_up_for));
     }
 
     fn collect(&mut self) {
@@ -289,6 +303,7 @@ impl Assembly {
 
     /// What the splice has for the application.
     fn hand_over(&mut self) {
+        self.note_unproven();
         while let Some(out) = self.splice.as_mut().and_then(Splice::poll) {
             let frame = match out {
                 Out::Live { known, frame } => Frame { rtp_time: known.time, entry: self.note(known), ..frame },
@@ -447,6 +462,25 @@ mod tests {
         }
         let new = assembly.open_leg(ms(1_000), &[]);
         (assembly, new)
+    }
+
+    #[test]
+    fn what_a_recording_may_still_fill_does_not_count_as_lost() {
+        let (two, _) = two_legs();
+        let mut assembly = Assembly::new(Instant::now(), two.tracks.clone(), false, true, None);
+        let leg = assembly.open_leg(ms(0), &[]);
+        for n in (0..25_u16).chain(35..60) {
+            let payload = Bytes::from(vec![0x65, 0x88, n as u8]);
+            let item = LegItem::Rtp { track: 0, sequence: n, timestamp: u32::from(n) * 3_600, marker: true, payload };
+            assembly.push(ms(40 * u64::from(n)), leg, item);
+        }
+        (0..30).for_each(|tick| assembly.tick(ms(2_400 + 100 * tick)));
+        assert!(assembly.is_filling());
+        let waiting = assembly.counters();
+        assert_eq!((waiting.lost_packets, waiting.frames), (0, 25));
+        assembly.abandon();
+        let told = assembly.counters();
+        assert_eq!((told.lost_packets, told.frames), (10, 50));
     }
 
     #[test]

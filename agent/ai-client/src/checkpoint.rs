@@ -114,6 +114,14 @@ enum RedisProblem {
     Odd(Vec<String>),
 }
 
+/// What Redis says to a claim.
+enum Claim {
+    /// The record that stood there.
+    Taken(String),
+    /// Its epoch.
+    LaterCopy(u64),
+}
+
 /// One worker's checkpoint of one stream.
 pub(crate) struct Store {
     settings: Settings,
@@ -122,6 +130,8 @@ pub(crate) struct Store {
     holder: String,
     /// 0 until it is claimed.
     epoch: u64,
+    /// When this run began: of two copies the one that began last goes on, whichever claims last.
+    began: Instant,
     redis: Option<MultiplexedConnection>,
     redis_from: Instant,
     journal: Option<Journal>,
@@ -145,6 +155,7 @@ impl Store {
             key: settings.keys.checkpoint(&settings.worker, &settings.stream),
             holder: uuid::Uuid::new_v4().to_string(),
             epoch: 0,
+            began: Instant::now(),
             redis: None,
             redis_from: Instant::now(),
             journal,
@@ -194,8 +205,10 @@ impl Store {
         }
         let until = Instant::now() + CLAIM_WITHIN;
         loop {
-            let why = match self.claim(known).await {
-                Ok(record) => return Ok(Ok(self.checked(record)?)),
+            let why = match self.claim(known, false).await {
+                Ok(Claim::Taken(record)) => return Ok(Ok(self.checked(record)?)),
+                // One that starts is never refused.
+                Ok(Claim::LaterCopy(epoch)) => format!("epoch {epoch} claims to be from later"),
                 Err(RedisProblem::Odd(answer)) if answer.first().is_some_and(|word| word == "damaged") => {
                     let why = InvalidCheckpoint::Damaged(answer.get(1).cloned().unwrap_or_default());
                     return Err(CheckpointError::Invalid { place: self.key.clone(), why });
@@ -219,19 +232,22 @@ impl Store {
         }
     }
 
-    /// Takes the claim; the record that stood there.
-    async fn claim(&mut self, known: u64) -> Result<String, RedisProblem> {
+    /// Takes the claim. A `late` one, made when Redis was back and not at the start, gives way to a copy that began after
+    /// this one.
+    async fn claim(&mut self, known: u64, late: bool) -> Result<Claim, RedisProblem> {
         let script = redis::Script::new(include_str!("claim.lua"));
         let mut call = script.prepare_invoke();
-        call.key(&self.key).arg(&self.holder).arg(known);
+        let age = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        call.key(&self.key).arg(&self.holder).arg(known).arg(age).arg(if late { "late" } else { "" });
         let redis = self.redis().await?;
         let answer: Result<Vec<String>, _> = tokio::time::timeout(ANSWER, call.invoke_async(redis)).await?;
         let answer = self.kept(answer)?;
         match &answer[..] {
             [word, epoch, record] if word == "claimed" => {
                 self.epoch = epoch.parse().map_err(|_| RedisProblem::Odd(answer.clone()))?;
-                Ok(record.clone())
+                Ok(Claim::Taken(record.clone()))
             }
+            [word, epoch] if word == "later" => Ok(Claim::LaterCopy(epoch.parse().unwrap_or(u64::MAX))),
             _ => Err(RedisProblem::Odd(answer)),
         }
     }
@@ -239,9 +255,11 @@ impl Store {
     /// `Some` when another copy has taken over: its epoch.
     async fn write(&mut self, record: &str) -> Result<Option<u64>, RedisProblem> {
         if self.epoch == 0 {
-            // Redis was away at the start: this run is the latest that asks.
+            // Redis was away at the start.
             let known = self.journal.as_ref().map_or(0, Journal::epoch);
-            self.claim(known).await?;
+            if let Claim::LaterCopy(epoch) = self.claim(known, true).await? {
+                return Ok(Some(epoch));
+            }
         }
         let script = redis::Script::new(include_str!("write.lua"));
         let mut call = script.prepare_invoke();
@@ -306,6 +324,8 @@ impl Store {
         let (mut noted, mut written) = (resumed, resumed);
         let mut record: Option<String> = None;
         let mut last = Instant::now();
+        let has_redis = self.settings.redis.is_some();
+        let mut complained = false;
         loop {
             // Its owner says so, or is gone.
             let stopping = *stop.borrow() || stop.has_changed().is_err();
@@ -322,14 +342,17 @@ impl Store {
                     record = self.journal(checkpoint);
                 }
             }
-            let look = last.elapsed() >= LOOK_EVERY && self.settings.redis.is_some();
-            if let Some(text) =
-                record.as_ref().filter(|_| (noted > written || look) && Instant::now() >= self.redis_from)
-            {
+            let look = last.elapsed() >= LOOK_EVERY;
+            // The last one is tried whenever the one before failed.
+            let may = has_redis && (Instant::now() >= self.redis_from || stopping);
+            if let Some(text) = record.as_ref().filter(|_| (noted > written || look) && may) {
                 match self.write(&text.clone()).await {
                     Ok(None) => {
                         written = noted;
                         last = Instant::now();
+                        if std::mem::take(&mut complained) {
+                            tracing::info!(worker = %self.settings.worker, "Redis has the checkpoint again");
+                        }
                     }
                     Ok(Some(epoch)) => {
                         let (worker, stream) = (self.settings.worker.clone(), self.settings.stream.clone());
@@ -338,7 +361,9 @@ impl Store {
                         return;
                     }
                     Err(problem) => {
-                        tracing::debug!(%problem, "the checkpoint is kept here until Redis is back");
+                        if !std::mem::replace(&mut complained, true) || stopping {
+                            self.complain(&problem, stopping);
+                        }
                         self.redis = None;
                         self.redis_from = Instant::now() + RETRY;
                     }
@@ -355,13 +380,30 @@ impl Store {
         }
     }
 
+    fn complain(&self, problem: &RedisProblem, at_the_end: bool) {
+        let (worker, stream) = (&self.settings.worker, &self.settings.stream);
+        match (at_the_end, self.journal.is_some()) {
+            (false, true) => tracing::warn!(%worker, %stream, %problem, "Redis takes no checkpoint; the journal does"),
+            (false, false) => tracing::warn!(
+                %worker, %stream, %problem,
+                "Redis takes no checkpoint; a worker that ends before it is back goes on from the one before, unless \
+                 Checkpoints.journal is set"
+            ),
+            (true, true) => tracing::warn!(%worker, %stream, %problem, "the last checkpoint is in the journal only"),
+            (true, false) => tracing::warn!(
+                %worker, %stream, %problem,
+                "the last checkpoint is lost: the frames since the one before come again; set Checkpoints.journal"
+            ),
+        }
+    }
+
     /// On disk first; the text for Redis.
     fn journal(&mut self, checkpoint: Checkpoint) -> Option<String> {
         let text = serde_json::to_string(&checkpoint).ok();
         if let Some(journal) = &mut self.journal
             && let Err(error) = journal.write(&Page { epoch: self.epoch, checkpoint })
         {
-            tracing::warn!(error = %error, "the journal cannot be written");
+            tracing::warn!(%error, "the journal cannot be written; free space in its folder");
         }
         text
     }

@@ -43,11 +43,28 @@ pub(crate) struct Journal {
     epoch: std::sync::atomic::AtomicU64,
 }
 
+/// A file's name has 255 bytes at most; a longer one ends in its hash instead.
+fn short(name: String) -> String {
+    use sha2::Digest as _;
+    use std::fmt::Write as _;
+
+    const LONGEST: usize = 250;
+    if name.len() <= LONGEST {
+        return name;
+    }
+    let mut short: String = name.chars().take(100).collect();
+    short.push('%');
+    for byte in &sha2::Sha256::digest(name.as_bytes())[..16] {
+        let _ = write!(short, "{byte:02x}");
+    }
+    short + ".json"
+}
+
 impl Journal {
     pub(crate) fn open(folder: &Path, worker: &WorkerId, stream: &StreamName) -> Result<Self, JournalError> {
         // A stream's slashes make no folders; `~` is in no other place of an id than where it was written, so `%` is used.
         let name = format!("{worker}%{}.json", stream.as_str().replace('/', "%"));
-        let path = folder.join(name);
+        let path = folder.join(short(name));
         std::fs::create_dir_all(folder).map_err(|source| JournalError::Io {
             path: folder.to_owned(),
             doing: "made a folder",
@@ -121,6 +138,20 @@ mod tests {
             updated: UnixMillis(4),
         };
         Page { epoch, checkpoint }
+    }
+
+    #[test]
+    fn names_of_any_length_have_a_file_of_their_own() {
+        let folder = tempfile::tempdir().expect("made");
+        let worker: WorkerId = "w".repeat(128).parse().expect("valid");
+        let stream = |last: &str| ("s".repeat(255) + last).parse::<StreamName>().expect("valid");
+        let (a, b) = (stream("a"), stream("b"));
+        let paths = [&a, &b].map(|stream| {
+            let journal = Journal::open(folder.path(), &worker, stream).expect("opened");
+            assert!(journal.read().expect("no file is no error").is_none());
+            journal.path
+        });
+        assert_ne!(paths[0], paths[1]);
     }
 
     #[test]

@@ -72,6 +72,16 @@ pub(crate) struct Splice<T> {
     pub repaired_packets: u64,
     /// Switches without proof that a recording has proven.
     pub repaired_switches: u64,
+    /// Live frames that were dropped, since a recording had given them.
+    pub given_before: u64,
+}
+
+/// What the stitch has counted and a recording may still make up for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Undecided {
+    pub frames: u64,
+    pub packets: u64,
+    pub switches: u64,
 }
 
 impl<T> Splice<T> {
@@ -87,6 +97,7 @@ impl<T> Splice<T> {
             replayed: 0,
             repaired_packets: 0,
             repaired_switches: 0,
+            given_before: 0,
         }
     }
 
@@ -104,6 +115,18 @@ impl<T> Splice<T> {
     /// Live frames that wait.
     pub(crate) fn held(&self) -> usize {
         self.held.len()
+    }
+
+    pub(crate) fn undecided(&self) -> Undecided {
+        let mut all = Undecided::default();
+        let first = self.filling.as_ref().and_then(|filling| filling.gap);
+        let gaps = self.held.iter().filter_map(|held| if let Held::Gap(gap) = held { Some(*gap) } else { None });
+        for gap in first.into_iter().chain(gaps) {
+            all.packets += gap.lost_packets.unwrap_or(0);
+            all.switches += u64::from(gap.kind != DiscontinuityKind::Lost);
+        }
+        all.frames = self.held.iter().filter(|held| matches!(held, Held::Unit(_))).count() as u64;
+        all
     }
 
     pub(crate) const fn is_filling(&self) -> bool {

@@ -70,7 +70,9 @@ pub(crate) async fn run(
             () = retry, if !queue.is_empty() => {}
         }
         while queue.len() > QUEUE {
-            tracing::warn!("a report is dropped: neither Redis nor an agent can be reached");
+            tracing::warn!(
+                "a report is dropped: neither Redis nor an agent can be reached from here; check their URLs"
+            );
             queue.pop_front();
         }
     }

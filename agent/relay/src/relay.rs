@@ -147,7 +147,7 @@ pub(crate) async fn accept(listener: TcpListener, streams: Arc<Streams>, max: us
         let (socket, peer) = match listener.accept().await {
             Ok(accepted) => accepted,
             Err(error) => {
-                tracing::warn!(%error, "a connection could not be accepted");
+                tracing::warn!(%error, "a connection could not be accepted; if files ran out, raise `ulimit -n`");
                 tokio::time::sleep(ACCEPT_AGAIN).await;
                 continue;
             }

@@ -92,8 +92,17 @@ enum Opening {
 #[derive(Debug, Default)]
 struct Open {
     streams: HashMap<StreamName, Entry>,
+    /// Taken from `streams`, and not in `past` yet.
+    closing: Vec<Entry>,
     /// Of streams that are closed.
     past: Totals,
+}
+
+impl Open {
+    /// Who comes now opens it anew; it still counts.
+    fn close(&mut self, stream: &StreamName) {
+        self.closing.extend(self.streams.remove(stream));
+    }
 }
 
 impl Totals {
@@ -168,9 +177,10 @@ impl Streams {
     pub(crate) fn totals(&self) -> Totals {
         let open = self.lock();
         let mut totals = open.past;
-        for entry in open.streams.values() {
+        totals.streams =
+            open.streams.values().filter(|entry| matches!(&*entry.state.borrow(), Opening::Open(..))).count();
+        for entry in open.streams.values().chain(&open.closing) {
             if let Opening::Open(channel, status) = &*entry.state.borrow() {
-                totals.streams += 1;
                 totals.add(channel, &status.borrow().counters);
             }
         }
@@ -207,7 +217,10 @@ impl Streams {
         let mut upstream = match opened {
             Ok(upstream) => upstream,
             Err(why) => {
-                tracing::warn!(stream = %name, why, "cannot be opened");
+                tracing::warn!(
+                    stream = %name, why,
+                    "cannot be opened; the next reader tries again: see whether `mtxfleet streams` has it"
+                );
                 let mut open = self.lock();
                 open.past.not_opened += 1;
                 open.streams.remove(&name);
@@ -225,7 +238,12 @@ impl Streams {
         self.forget(&name, &leases);
         channel.closed.cancel();
         let counted = upstream.close().await;
-        self.lock().past.add(&channel, &counted);
+        {
+            // In one step: a sum that falls for a moment is read as a counter that began anew.
+            let mut open = self.lock();
+            open.closing.retain(|entry| !entry.leases.same_channel(&leases));
+            open.past.add(&channel, &counted);
+        }
         tracing::info!(stream = %name, why, frames = counted.frames, handovers = counted.handovers,
             lost_packets = counted.lost_packets, "closed");
     }
@@ -269,7 +287,7 @@ impl Streams {
         let mut open = self.lock();
         let unused = *leases.borrow() == 0;
         if unused {
-            open.streams.remove(stream);
+            open.close(stream);
         }
         unused
     }
@@ -278,7 +296,7 @@ impl Streams {
     fn forget(&self, stream: &StreamName, leases: &watch::Sender<usize>) {
         let mut open = self.lock();
         if open.streams.get(stream).is_some_and(|entry| entry.leases.same_channel(leases)) {
-            open.streams.remove(stream);
+            open.close(stream);
         }
     }
 
@@ -315,6 +333,19 @@ async fn unused(mut leases: watch::Receiver<usize>, linger: Duration) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn totals_do_not_fall_while_an_upstream_closes() {
+        let settings = Settings { upstream: Box::new(|_| None), linger: Duration::ZERO, max_streams: 1 };
+        let streams = Streams::new(settings, CancellationToken::new(), TaskTracker::new());
+        let (name, channel) = (StreamName::new("cam1").expect("valid"), Arc::new(Channel::new("cam1", Vec::new())));
+        channel.sums.packets.store(7, Relaxed);
+        streams.adopt(&name, channel);
+        assert_eq!((streams.totals().streams, streams.totals().packets), (1, 7));
+        let leases = streams.lock().streams[&name].leases.clone();
+        assert!(streams.forget_unused(&name, &leases));
+        assert_eq!((streams.totals().streams, streams.totals().packets), (0, 7), "it closes");
+    }
 
     #[tokio::test(start_paused = true)]
     async fn a_stream_is_unused_only_after_nobody_came_back_for_the_whole_time() {

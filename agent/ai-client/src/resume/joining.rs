@@ -30,6 +30,7 @@ impl<T> Splice<T> {
             }
             for _ in 0..behind.min(self.held_units()) {
                 self.held.pop_front();
+                self.given_before += 1;
             }
             self.shift += delta;
             let gap = self.filling.as_ref().and_then(|filling| filling.gap);

@@ -71,6 +71,8 @@ fn a_gap_is_filled_to_the_frame_and_live_goes_on() {
     splice.gap(gap(99, 160, DiscontinuityKind::Lost));
     (160..170).for_each(|n| splice.live(live(n, 0)));
     assert_eq!(drained(&mut splice), []);
+    // Nothing of it is lost yet, and none of these is handed over.
+    assert_eq!(splice.undecided(), Undecided { frames: 10, packets: 7, switches: 0 });
     assert_eq!(splice.need(), Some(Need { wall: wall(99), exact: false }));
     // The recording's end is written late: the first answer falls short.
     assert_eq!(take(&mut splice, 80, 150, false), TakeEnd { anchored: true, frames: 50, until: Some(wall(149)) });
@@ -81,6 +83,7 @@ fn a_gap_is_filled_to_the_frame_and_live_goes_on() {
     assert_eq!(drained(&mut splice), frames(150..180));
     assert!(splice.need().is_none() && !splice.is_filling());
     assert_eq!((splice.replayed, splice.repaired_packets), (61, 7));
+    assert_eq!((splice.given_before, splice.undecided()), (1, Undecided::default()));
 }
 
 #[test]

@@ -164,6 +164,40 @@ async fn with_redis_away_from_start_to_end_the_journal_has_it_and_redis_gets_it_
 }
 
 #[tokio::test]
+async fn of_two_copies_the_one_that_began_last_goes_on_also_when_the_first_began_without_redis() -> Result<()> {
+    let Some(mut scene) = Scene::start("worker library: a copy that began without Redis").await? else {
+        return Ok(());
+    };
+    let Some(mut server) = Redis::start(&mut scene).await? else { return Ok(()) };
+    server.process.kill();
+    let config = StreamConfig { redis: Some(server.url.clone()), checkpoints: Some(often()), ..scene.config.clone() };
+    let mut first = scene.stream(config.clone()).await?;
+    assert!(matches!(first.start(), Start::Unknown { .. }), "{:?}", first.start());
+
+    server.process.restart()?;
+    let mut redis = wait_for("Redis", BOUND, async || server.connect().await).await?;
+    let mut second = Stream::open(config).await?;
+    // The first has something to write only now.
+    let ended = async {
+        loop {
+            match first.next().await {
+                Some(Ok(Item::Frame(frame))) => frame.done(),
+                Some(Ok(_)) => {}
+                Some(Err(error)) => return Some(error),
+                None => return None,
+            }
+        }
+    };
+    let ended = tokio::time::timeout(BOUND, ended).await.context("the first copy reads on")?;
+    assert!(matches!(ended, Some(Error::Checkpoint(CheckpointError::Superseded { epoch: 1, .. }))), "{ended:?}");
+    work(&mut second, 30).await?;
+    second.close().await;
+    let text: String = redis.hget(key(), "record").await?;
+    assert_eq!(Checkpoint::read(&text, &WORKER.parse()?, &CAMERA.parse()?)?.done, 30);
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_frame_counts_as_done_when_the_next_is_asked_for_unless_the_application_says_so_itself() -> Result<()> {
     let Some(scene) = Scene::start("worker library: when a frame is done").await? else { return Ok(()) };
     for (explicit, expected) in [(false, 10), (true, 4)] {
