@@ -121,6 +121,14 @@ pub struct EventLoop {
     exit: bool,
 }
 
+/// An agent that nobody hears must not keep a lease, nor be taken for one that is well.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "gossip has ended, so this agent hears nobody and nobody hears it; it ends, to be started again (systemd does that with \
+     Restart=on-failure), and the log says above why"
+)]
+pub struct GossipEnded;
+
 /// An order that nothing can refuse.
 enum Waiting {
     Control(Role, oneshot::Sender<Control>),
@@ -148,8 +156,17 @@ impl EventLoop {
     }
 
     /// Runs until `stop` resolves, or a drain has ended and the configuration says that the agent ends then.
-    pub async fn run(mut self, first: Vec<Effect>, mut inbox: Inbox, stop: impl Future<Output = ()>) {
+    ///
+    /// # Errors
+    /// [`GossipEnded`], with everything given back that another node can take up.
+    pub async fn run(
+        mut self,
+        first: Vec<Effect>,
+        mut inbox: Inbox,
+        stop: impl Future<Output = ()>,
+    ) -> Result<(), GossipEnded> {
         self.perform(first).await;
+        let mut ended = Ok(());
         let mut stop = std::pin::pin!(stop);
         let mut next_tick = Instant::now();
         while !self.exit {
@@ -164,7 +181,13 @@ impl EventLoop {
                 () = tokio::time::sleep_until(wake) => Event::Tick,
                 Some(look) = inbox.looks.recv() => Event::Server(look),
                 Some(seen) = inbox.checked.recv() => Event::Checked(seen),
-                Some(peers) = inbox.peers.recv() => Event::Peers(peers),
+                peers = inbox.peers.recv() => match peers {
+                    Some(peers) => Event::Peers(peers),
+                    None => {
+                        ended = Err(GossipEnded);
+                        break;
+                    }
+                },
                 Some(event) = from_some(&mut inbox.registry) => match self.of_registry(event) {
                     Some(event) => event,
                     None => continue,
@@ -178,6 +201,7 @@ impl EventLoop {
             self.turn(event).await;
         }
         self.stop().await;
+        ended
     }
 
     async fn turn(&mut self, event: Event) {
@@ -318,6 +342,7 @@ impl EventLoop {
             }
             Effect::KeepWarm(streams) => edges.warmer.set(streams),
             Effect::LetGo(streams) => edges.let_go.set(streams),
+            Effect::CheckLetGo => edges.let_go.check(),
             Effect::Pull(orders) => {
                 edges.pulls.as_ref().inspect(|pulls| pulls.order(orders));
             }
@@ -466,7 +491,7 @@ fn announce(edges: &Edges, event: &FleetEvent) {
 
 fn complain<E: std::fmt::Display>(result: Result<(), E>) {
     if let Err(error) = result {
-        tracing::warn!(%error, "not gossiped");
+        tracing::warn!(%error, "not gossiped: the others keep what they heard last");
     }
 }
 
@@ -546,3 +571,6 @@ impl Forwarder {
         });
     }
 }
+
+#[cfg(test)]
+mod tests;

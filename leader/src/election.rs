@@ -246,7 +246,8 @@ impl Election {
     pub fn report(&self, now: Mono) -> TermsReport {
         let held = self.holding.as_ref().filter(|holding| now < holding.valid_until);
         let own = held.map(|holding| LeaseHolder { node: self.node.clone(), token: holding.token });
-        TermsReport { known: self.kept, lease: own.or_else(|| self.leader(now).cloned()) }
+        let cannot_grow = !self.settings.candidate || !self.crowd.knows_the_fleet();
+        TermsReport { known: self.kept, lease: own.or_else(|| self.leader(now).cloned()), cannot_grow }
     }
 
     /// Time has passed, and the node is in this state. What is to be asked of Redis now comes back, to be sent in this

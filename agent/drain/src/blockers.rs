@@ -28,6 +28,8 @@ pub enum Blocker {
     Connections { left: usize },
     /// No other ingestion node has this camera yet.
     NoNextOwner { stream: StreamName },
+    /// The camera delivers nothing here, and no other node has it: it may be back in a moment.
+    CameraSilent { stream: StreamName },
     /// The camera's next owner has it, and the distribution nodes may not have heard of it yet.
     OwnerIsNew { stream: StreamName, owner: NodeId },
     /// The worker was asked to open a leg straight to the camera's next owner.
@@ -90,6 +92,7 @@ impl std::fmt::Display for Blocker {
             Self::ViewersCut { left } => write!(f, "{left} viewer(s) are being disconnected"),
             Self::Connections { left } => write!(f, "{left} connection(s) are still there"),
             Self::NoNextOwner { stream } => write!(f, "no other ingestion node has {stream} yet"),
+            Self::CameraSilent { stream } => write!(f, "camera {stream} delivers nothing and is waited for a moment"),
             Self::OwnerIsNew { stream, owner } => write!(f, "{owner} has {stream} since a moment ago only"),
             Self::Bridging { worker, stream, owner } => write!(f, "{worker} on {stream} is moving to {owner}"),
             Self::Bridged { worker, stream } => write!(f, "{worker} on {stream} reads at the next owner for now"),

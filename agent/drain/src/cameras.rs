@@ -27,6 +27,9 @@ pub(crate) struct CameraProgress {
     /// Since when another node has it.
     #[serde(skip)]
     pub(crate) owner_seen: Option<Mono>,
+    /// Pulled: since when it delivers nothing.
+    #[serde(skip)]
+    pub(crate) silent_since: Option<Mono>,
     /// Pushed: since when this node does not claim it any more.
     #[serde(skip)]
     pub(crate) withdrawn: Option<Mono>,
@@ -46,6 +49,7 @@ impl CameraProgress {
             worker_misses_ms: None,
             frame_interval_us: 0,
             owner_seen: None,
+            silent_since: None,
             withdrawn: None,
             disconnected_at: None,
         }
@@ -53,7 +57,7 @@ impl CameraProgress {
 
     /// Without what a restarted agent finds again by itself.
     pub(crate) fn lasting(&self) -> Self {
-        Self { owner_seen: None, withdrawn: None, disconnected_at: None, ..self.clone() }
+        Self { owner_seen: None, silent_since: None, withdrawn: None, disconnected_at: None, ..self.clone() }
     }
 
     fn outcome(&self, stream: &StreamName) -> CameraOutcome {

@@ -14,9 +14,14 @@ use crate::action::Action;
 use crate::blockers::Blocker;
 use crate::cameras::CameraProgress;
 use crate::observation::{Candidate, Observation, ObservedLeg};
+use crate::phase_3_worker_migration::forget_disconnected;
 use crate::ranking::keep_order;
 use crate::settings::Settings;
 use crate::transition;
+
+/// Legs that have ended and are told one by one in the record: a node has hundreds. A client may make new ones all the
+/// time, and the whole is written to disk when it changes.
+const ENDED_LEGS_KEPT: usize = 2_000;
 
 /// Who wants which node drained, and why.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,8 +48,12 @@ pub struct Drain {
     pub(crate) order_of_nodes: BTreeMap<StreamName, Vec<NodeId>>,
     pub(crate) readers_disconnected: u32,
     pub(crate) viewers_disconnected: u32,
-    /// Sessions of viewers that were ever seen, so that those that left by themselves can be counted.
-    pub(crate) viewers_seen: BTreeSet<String>,
+    /// Viewers that left by themselves.
+    #[serde(default)]
+    pub(crate) viewers_left: u32,
+    /// Legs that have ended and are not in `legs` any more: what a client makes again and again is not kept for ever.
+    #[serde(default)]
+    pub(crate) legs_more: u32,
     pub(crate) out_of_balancer_seconds: Option<f64>,
     /// This is an ingestion node, and these are its cameras.
     #[serde(default)]
@@ -67,8 +76,9 @@ pub struct Drain {
     pub(crate) disconnecting: BTreeMap<String, Mono>,
     #[serde(skip)]
     pub(crate) readers_now: u32,
+    /// Sessions of viewers at the last look.
     #[serde(skip)]
-    pub(crate) viewers_now: u32,
+    pub(crate) viewers_here: BTreeSet<String>,
     /// Most legs, readers and viewers at one look in this phase: what the pace of disconnections is worked out from.
     #[serde(skip)]
     pub(crate) most_here: usize,
@@ -120,7 +130,8 @@ impl Drain {
             order_of_nodes: BTreeMap::new(),
             readers_disconnected: 0,
             viewers_disconnected: 0,
-            viewers_seen: BTreeSet::new(),
+            viewers_left: 0,
+            legs_more: 0,
             out_of_balancer_seconds: None,
             ingestion: false,
             cameras: BTreeMap::new(),
@@ -131,7 +142,7 @@ impl Drain {
             blockers: Vec::new(),
             disconnecting: BTreeMap::new(),
             readers_now: 0,
-            viewers_now: 0,
+            viewers_here: BTreeSet::new(),
             most_here: 0,
             over: false,
         };
@@ -302,7 +313,7 @@ impl Drain {
             phases: self.phases.clone(),
             legs: self.leg_outcomes(),
             cameras: self.camera_outcomes(),
-            viewers: self.viewers_now,
+            viewers: self.viewers_here.len() as u32,
             record: None,
         }
     }
@@ -327,7 +338,7 @@ impl Drain {
             blockers: Vec::new(),
             disconnecting: BTreeMap::new(),
             readers_now: 0,
-            viewers_now: 0,
+            viewers_here: BTreeSet::new(),
             most_here: 0,
             cameras: self.cameras.iter().map(|(stream, camera)| (stream.clone(), camera.lasting())).collect(),
             ..self.clone()
@@ -387,9 +398,10 @@ impl Drain {
                 failed: None,
             });
         }
+        let listed: BTreeSet<&LegId> = legs.iter().map(|leg| &leg.leg).collect();
         let mut untold = Vec::new();
         for (id, leg) in &mut self.legs {
-            if leg.end == LegEnd::Here && !legs.iter().any(|seen| seen.leg == *id) {
+            if leg.end == LegEnd::Here && !listed.contains(id) {
                 let camera_left = self.cameras.get(&leg.stream).is_some_and(|camera| camera.disconnected.is_some());
                 leg.end = if camera_left { LegEnd::CameraLeft } else { LegEnd::Moved(leg.moved_to.clone()) };
             }
@@ -398,6 +410,7 @@ impl Drain {
                 untold.push(id.clone());
             }
         }
+        self.forget_ended_legs();
         let notices: Vec<LegNotice> =
             untold.iter().filter_map(|leg| self.first_notice(leg, &seen.candidates)).collect();
         if !notices.is_empty() {
@@ -408,11 +421,30 @@ impl Drain {
     pub(crate) fn note_readers(&mut self, seen: &Observation) {
         if seen.looked.is_some() {
             self.readers_now = seen.readers.len() as u32;
-            self.viewers_now = seen.viewers.len() as u32;
+            let viewers: BTreeSet<String> = seen.viewers.iter().map(|viewer| viewer.session.clone()).collect();
+            let left = self.viewers_here.iter().filter(|viewer| !viewers.contains(*viewer));
+            self.viewers_left += left.filter(|viewer| !self.disconnecting.contains_key(*viewer)).count() as u32;
+            self.viewers_here = viewers;
+            forget_disconnected(&mut self.disconnecting, seen, self.settings.disconnects_per_second);
             let cameras = seen.ingestion.iter().flat_map(|side| &side.cameras);
             let theirs: usize = cameras.map(|camera| 1 + camera.pulls.len()).sum();
             self.most_here = self.most_here.max(seen.legs.len() + seen.readers.len() + seen.viewers.len() + theirs);
-            self.viewers_seen.extend(seen.viewers.iter().map(|viewer| viewer.session.clone()));
+        }
+    }
+
+    /// Of the legs that have ended those that say least go first: nobody told their worker anything, or it never answered.
+    fn forget_ended_legs(&mut self) {
+        let ended = |leg: &LegProgress| leg.end != LegEnd::Here;
+        let more = self.legs.values().filter(|leg| ended(leg)).count().saturating_sub(ENDED_LEGS_KEPT);
+        if more == 0 {
+            return;
+        }
+        let mut least: Vec<(bool, LegId)> =
+            self.legs.iter().filter(|(_, leg)| ended(leg)).map(|(id, leg)| (leg.acknowledged, id.clone())).collect();
+        least.sort_by_key(|(acknowledged, _)| *acknowledged);
+        for (_, id) in least.into_iter().take(more) {
+            self.legs.remove(&id);
+            self.legs_more += 1;
         }
     }
 
@@ -430,7 +462,6 @@ impl Drain {
     }
 
     pub(crate) fn record(&self, wall: UnixMillis, outcome: DrainOutcome) -> DrainRecord {
-        let seen = self.viewers_seen.len() as u32;
         DrainRecord {
             schema: SCHEMA,
             drain: self.order.drain.clone(),
@@ -442,8 +473,9 @@ impl Drain {
             ended: wall,
             phases: self.phases.clone(),
             legs: self.leg_outcomes(),
+            legs_more: self.legs_more,
             readers_disconnected: self.readers_disconnected,
-            viewers_left: seen.saturating_sub(self.viewers_disconnected).saturating_sub(self.viewers_now),
+            viewers_left: self.viewers_left,
             viewers_disconnected: self.viewers_disconnected,
             cameras: self.camera_outcomes(),
             out_of_balancer_seconds: self.out_of_balancer_seconds,

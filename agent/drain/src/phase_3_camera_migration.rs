@@ -41,14 +41,26 @@ const CAMERA_PATIENCE: Duration = Duration::from_secs(20);
 const COUNT_PATIENCE: Duration = Duration::from_secs(15);
 /// So many that did not come back: something is wrong with where they connect, and no more are sent away early.
 const MISSING_AT_MOST: usize = 3;
+/// A pulled camera that delivers nothing for so long holds the drain up no more: two attempts of MediaMTX, 5 s apart.
+const UNREACHABLE_AFTER: Duration = Duration::from_secs(12);
 
 pub(crate) fn step(drain: &mut Drain, seen: &Observation, side: &IngestionSide, actions: &mut Vec<Action>) -> Step {
     if seen.looked.is_none_or(|looked| looked < drain.phase_entered) {
         return Step::Wait(vec![Blocker::ServerSilent]);
     }
     if drain.spent_in_phase(seen.now) >= drain.settings.camera_deadline {
-        return cut_the_rest(drain, seen, side, actions);
+        return Step::wait_unless_empty(cut_the_rest(drain, seen, side, actions));
     }
+    Step::wait_unless_empty(lead_over(drain, seen, side, actions))
+}
+
+/// Within the deadline.
+pub(crate) fn lead_over(
+    drain: &mut Drain,
+    seen: &Observation,
+    side: &IngestionSide,
+    actions: &mut Vec<Action>,
+) -> Vec<Blocker> {
     let legs = drain.legs_in_question(&seen.legs, Some(side));
     let (bridges, readers): (Vec<ObservedLeg>, Vec<ObservedLeg>) =
         legs.into_iter().partition(|leg| drain.is_bridge(&leg.leg));
@@ -72,7 +84,7 @@ pub(crate) fn step(drain: &mut Drain, seen: &Observation, side: &IngestionSide, 
     if !seen.readers.is_empty() {
         blockers.push(Blocker::Readers { left: seen.readers.len() });
     }
-    Step::wait_unless_empty(blockers)
+    blockers
 }
 
 /// Orders of one look, and what the nodes that take over can carry beside what is under way.
@@ -102,10 +114,25 @@ impl HandOver {
     ) {
         let stream = &camera.stream;
         let Some(progress) = drain.cameras.get_mut(stream) else { return };
-        if progress.let_go || !camera.available {
-            // Nobody reads it here, or nobody can.
+        let silent_since = match camera.available {
+            true => None,
+            false => Some(progress.silent_since.unwrap_or(seen.now)),
+        };
+        progress.silent_since = silent_since;
+        // Taken back where its owner went before MediaMTX has let go: nobody else delivers it.
+        progress.let_go &= progress.owner_seen.is_some();
+        // Nobody reads it here, or nobody can while another has it.
+        if progress.let_go || (progress.owner_seen.is_some() && !camera.available) {
             progress.let_go = true;
             blockers.push(Blocker::LettingGo { stream: stream.clone() });
+            return;
+        }
+        if let Some(since) = silent_since {
+            // It may be back in a moment, and then there is nobody else to have it from. One that stays away is no
+            // reason to wait, and none to let go of it.
+            if seen.now.since(since) < UNREACHABLE_AFTER {
+                blockers.push(Blocker::CameraSilent { stream: stream.clone() });
+            }
             return;
         }
         let (Some(owner), Some(since)) = (owner, progress.owner_seen) else {
@@ -284,7 +311,13 @@ fn publishes_here(side: &IngestionSide, stream: &StreamName) -> Option<String> {
     side.cameras.iter().find(here)?.session.clone()
 }
 
-fn cut_the_rest(drain: &mut Drain, seen: &Observation, side: &IngestionSide, actions: &mut Vec<Action>) -> Step {
+/// After it.
+pub(crate) fn cut_the_rest(
+    drain: &mut Drain,
+    seen: &Observation,
+    side: &IngestionSide,
+    actions: &mut Vec<Action>,
+) -> Vec<Blocker> {
     for leg in seen.legs.iter().chain(&side.legs_elsewhere) {
         if let Some(progress) = drain.legs.get_mut(&leg.leg) {
             progress.end = LegEnd::Disconnected;
@@ -321,5 +354,5 @@ fn cut_the_rest(drain: &mut Drain, seen: &Observation, side: &IngestionSide, act
     if !side.cameras.is_empty() {
         blockers.push(Blocker::Cameras { left: side.cameras.len() });
     }
-    Step::wait_unless_empty(blockers)
+    blockers
 }

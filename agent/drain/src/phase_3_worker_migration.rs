@@ -4,6 +4,7 @@
 //! Readers that count as workers but have no leg id cannot be told: they are disconnected, paced, once all legs have
 //! moved. At the deadline the legs left are disconnected too, so that they come back through the stable URL.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use mtxfleet_wire::{Bitrate, LegEnd, LegNotice, Mono};
@@ -136,13 +137,15 @@ pub(crate) fn disconnect_some(
     sessions: impl Iterator<Item = String>,
     actions: &mut Vec<Action>,
 ) -> u32 {
-    // A pace of less than one in a second is one in a longer window.
     let pace = drain.settings.disconnects_per_second.max(0.1);
-    let window = Duration::from_secs_f64((1.0 / pace).max(1.0));
+    let window = pace_window(pace);
     let lately = drain.disconnecting.values().filter(|asked| now.since(**asked) < window).count();
     let mut budget = (pace.max(1.0) as usize).saturating_sub(lately);
     let mut first_time = 0;
-    for session in sessions {
+    // One that does not end must not take the turn of those that nobody asked yet.
+    let (again, never): (Vec<String>, Vec<String>) =
+        sessions.partition(|session| drain.disconnecting.contains_key(session));
+    for session in never.into_iter().chain(again) {
         if budget == 0 {
             break;
         }
@@ -156,4 +159,19 @@ pub(crate) fn disconnect_some(
         actions.push(Action::Disconnect { session });
     }
     first_time
+}
+
+/// A pace of less than one in a second is one in a longer window.
+fn pace_window(pace: f64) -> Duration {
+    Duration::from_secs_f64((1.0 / pace).max(1.0))
+}
+
+/// Sessions that are gone, once they do not count for the pace any more.
+pub(crate) fn forget_disconnected(asked: &mut BTreeMap<String, Mono>, seen: &Observation, pace: f64) {
+    let window = pace_window(pace.max(0.1));
+    let cameras = seen.ingestion.iter().flat_map(|side| &side.cameras);
+    let theirs = cameras.flat_map(|camera| camera.session.iter().chain(camera.pulls.iter().map(|pull| &pull.session)));
+    let others = seen.readers.iter().chain(&seen.viewers).map(|reader| &reader.session);
+    let listed: BTreeSet<&String> = seen.legs.iter().map(|leg| &leg.session).chain(others).chain(theirs).collect();
+    asked.retain(|session, at| seen.now.since(*at) < window || listed.contains(session));
 }

@@ -66,6 +66,7 @@ async fn run(config: Config) -> anyhow::Result<()> {
     let state_file = StateFile::open(&config.node.state_dir, "drain.json")?;
     let terms_file = StateFile::open(&config.node.state_dir, "terms.json")?;
     let controls_file = StateFile::open(&config.node.state_dir, "controls.json")?;
+    let paths_file = StateFile::open(&config.node.state_dir, "paths.json")?;
     let generation = state_file::next_generation(&config.node.state_dir, started);
     let (gossip, peers) = Gossip::start(gossip_settings(&config).await?, generation).await?;
     let facts = facts(&config, gossip.advertised(), started);
@@ -98,7 +99,8 @@ async fn run(config: Config) -> anyhow::Result<()> {
         credentials: config.mediamtx.credentials.clone(),
         timeout: config.mediamtx.timeout,
     })?);
-    let let_go = LetGo::start(Arc::clone(&mediamtx));
+    let paths_gone = loaded(&paths_file).unwrap_or_default();
+    let let_go = LetGo::start(Arc::clone(&mediamtx), paths_file, paths_gone);
     let (pulls, paths) = source.map(|_| Pulls::start(Arc::clone(&mediamtx))).unzip();
     let inventory = match source {
         Some(InventorySource::File(file)) => Some(inventory::watch_file(file.clone(), config.cluster.key)),
@@ -198,7 +200,7 @@ async fn run(config: Config) -> anyhow::Result<()> {
     tracing::info!(
         node = %node_id, role = %config.node.role, cluster = %config.cluster.name, http = %server.address(), "agent started"
     );
-    EventLoop::new(clock, config.cluster.name.to_string(), node, edges, pace).run(first, inbox, stop_signal()?).await;
+    EventLoop::new(clock, config.cluster.name.to_string(), node, edges, pace).run(first, inbox, stop_signal()?).await?;
     tracing::info!("agent stopped");
     Ok(())
 }
@@ -267,7 +269,7 @@ fn node_settings(config: &Config, facts: NodeFacts, terms: Terms, controls: Save
 /// What the file holds; when that cannot be read it is said, and nothing is held.
 fn loaded<T: Serialize + DeserializeOwned + Send + 'static>(file: &StateFile<T>) -> Option<T> {
     file.load().unwrap_or_else(|error| {
-        tracing::error!(error = %chain(&error), "no saved state");
+        tracing::error!(error = %chain(&error), "no saved state; repair the file, or remove it");
         None
     })
 }

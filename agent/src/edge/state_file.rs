@@ -1,10 +1,12 @@
 //! What must survive the agent, as JSON in files of `STATE_DIR`: its drain (`drain.json`), the orchestrators' terms that
-//! it knows (`terms.json`), pauses and its own protection (`controls.json`), and the generation of its last start.
+//! it knows (`terms.json`), pauses and its own protection (`controls.json`), what paths that it deleted were configured
+//! with (`paths.json`), and the generation of its last start. For the agent's user only: a camera's URL may hold a password.
 //!
 //! A thread for each file writes, in the order of the calls. A disk that hangs holds the event loop up once, for
 //! [`SAVED_WITHIN`], and what could not be written is tried again until it is, or something newer is.
 
-use std::io;
+use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -150,8 +152,10 @@ fn put<T: Serialize>(path: &Path, saved: Option<&T>) -> io::Result<()> {
 
 fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let beside = path.with_extension("new");
-    std::fs::write(&beside, bytes)?;
-    std::fs::File::open(&beside)?.sync_all()?;
+    let mut options = std::fs::OpenOptions::new();
+    let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
     std::fs::rename(&beside, path)?;
     // The new name is on disk when its folder is.
     path.parent().map_or(Ok(()), |folder| std::fs::File::open(folder)?.sync_all())

@@ -3,8 +3,6 @@
 //!
 //! Workers are told as in a drain: by Redis, and by every agent, which derives the orders from this node's gossip.
 
-use std::collections::BTreeSet;
-
 use mtxfleet_drain::{Action, Candidate, HandOver, IngestionSide, Observation};
 use mtxfleet_wire::{Bitrate, DrainId, DrainNotice, EventKind, Liveness, MoveOrder, NodeState, Role, StreamName};
 
@@ -74,7 +72,7 @@ impl Node {
         effects.push(Effect::SetPace(pace));
     }
 
-    fn seen_of_hand_over(&self, now: Now, moving: &BTreeSet<StreamName>) -> Observation {
+    fn seen_of_hand_over<'a>(&'a self, now: Now, moving: impl Iterator<Item = &'a StreamName>) -> Observation {
         let side = self.ingestion_side(moving);
         Observation {
             now: now.mono,

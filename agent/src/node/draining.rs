@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use mtxfleet_drain::{Action, Candidate, Drain, Observation, Order};
 use mtxfleet_wire::{
-    DrainId, DrainOrder, DrainRecord, DrainRefusal, EventKind, LegNotice, Liveness, Mono, MoveOrder, NodeId, NodeState,
-    Phase, PlanId, Role, Token, WorkerReport,
+    DrainId, DrainOrder, DrainRecord, DrainRefusal, DrainView, EventKind, LegNotice, Liveness, Mono, MoveOrder, NodeId,
+    NodeState, Phase, PlanId, Role, Token, UnixMillis, WorkerReport,
 };
 use serde::{Deserialize, Serialize};
 
@@ -40,6 +40,26 @@ struct Pending {
     ticket: Option<Ticket>,
     order: Order,
     asked: Mono,
+}
+
+impl Pending {
+    /// Of a drain in no phase yet.
+    fn view(&self, wall: UnixMillis) -> DrainView {
+        DrainView {
+            drain: self.order.drain.clone(),
+            node: self.order.node.clone(),
+            started: wall,
+            phase: None,
+            seconds_in_phase: 0.0,
+            seconds_left: 0.0,
+            waiting_for: Vec::new(),
+            phases: Vec::new(),
+            legs: Vec::new(),
+            cameras: Vec::new(),
+            viewers: 0,
+            record: None,
+        }
+    }
 }
 
 impl Draining {
@@ -165,7 +185,10 @@ impl Node {
 
     pub(super) fn undrain_ordered(&mut self, now: Now, ticket: Ticket, effects: &mut Vec<Effect>) {
         if let Some(pending) = self.draining.pending.take() {
+            let withdrawn = pending.view(now.wall);
             self.refuse(now, pending.ticket, DrainRefusal::NotDraining, effects);
+            self.decline(now, "an operator withdrew its drain");
+            return effects.push(Effect::Answer { ticket, answer: Ok(withdrawn) });
         }
         let cancelled = match (&mut self.draining.drain, self.state) {
             (Some(drain), _) => drain.cancel(now.mono, now.wall).map_err(|_| DrainRefusal::TooLate),

@@ -82,6 +82,8 @@ pub enum Effect {
     /// Pulled streams whose paths MediaMTX must not have, since another node has them now; the whole list each time.
     /// What is not in it any more is put back as it was.
     LetGo(Vec<StreamName>),
+    /// MediaMTX was seen with a path of that list a while after it was given: it was restarted, or somebody added it.
+    CheckLetGo,
     /// Pulled cameras, the whole list each time: MediaMTX is to have exactly these paths beside the operator's own.
     Pull(PullOrders),
     /// MediaMTX was seen without a path that it should have.

@@ -45,7 +45,9 @@ impl Node {
     pub fn may_let_go(&self, stream: &StreamName) -> bool {
         match (&self.draining.drain, &self.changing_hands.under_way) {
             (Some(drain), _) => drain.may_let_go(stream),
-            (None, Some(hand_over)) if hand_over.moving().contains(stream) => hand_over.may_let_go(stream),
+            (None, Some(hand_over)) if hand_over.moving().any(|moving| moving == stream) => {
+                hand_over.may_let_go(stream)
+            }
             // Nobody reads what is not there.
             (None, _) => self.server.looked.is_some() && !self.has_path(stream),
         }

@@ -23,6 +23,9 @@ const LOAD_EVERY: Duration = Duration::from_millis(900);
 /// When somebody comes or goes it is said at once, and not more often than this: orchestrators count readers.
 const COUNTS_EVERY: Duration = Duration::from_millis(150);
 
+/// A path that MediaMTX lists still, or again, so long after it was to go is looked after once more.
+const LET_GO_WITHIN: Duration = Duration::from_secs(2);
+
 /// What was said last, so that only changes are said.
 #[derive(Debug, Default)]
 pub struct Said {
@@ -41,6 +44,7 @@ pub struct Said {
     owners_at: Option<u64>,
     warm: Option<Vec<StreamName>>,
     let_go: Option<Vec<StreamName>>,
+    let_go_at: Option<Mono>,
     cameras: Option<CamerasReport>,
     saved: Option<Option<Saved>>,
 }
@@ -114,8 +118,13 @@ impl Node {
         // Cameras of the inventory are let go of by whoever added them.
         let mut let_go = self.let_go();
         let_go.retain(|stream| !self.cameras.manages(stream));
+        let listed = self.server.looked.is_some() && let_go.iter().any(|stream| self.has_path(stream));
         if is_news(&mut self.said.let_go, &let_go) {
+            self.said.let_go_at = Some(now.mono);
             effects.push(Effect::LetGo(let_go));
+        } else if listed && self.said.let_go_at.is_none_or(|at| now.mono.since(at) >= LET_GO_WITHIN) {
+            self.said.let_go_at = Some(now.mono);
+            effects.push(Effect::CheckLetGo);
         }
         self.publish_controls(effects);
         if self.settings.cameras.is_some() {

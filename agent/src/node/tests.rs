@@ -41,7 +41,7 @@ fn facts(name: &str, role: Role) -> NodeFacts {
     }
 }
 
-pub(super) fn settings(role: Role) -> Settings {
+pub(crate) fn settings(role: Role) -> Settings {
     Settings {
         id: id("me"),
         facts: facts("me", role),
@@ -325,7 +325,13 @@ fn an_order_that_waits_for_admission_is_withdrawn_by_undrain() {
     let effects = world.order(false);
     let Some(Effect::Admit { drain, .. }) = effects.first() else { panic!("{effects:?}") };
     let drain = drain.clone();
-    world.apply(Event::UndrainOrdered { ticket: Ticket(2) });
+    let effects = world.apply(Event::UndrainOrdered { ticket: Ticket(2) });
+    let answers = effects.iter().filter_map(|effect| match effect {
+        Effect::Answer { ticket, answer } => Some((*ticket, answer.is_ok())),
+        _ => None,
+    });
+    let answers: Vec<_> = answers.collect();
+    assert_eq!(answers, [(TICKET, false), (Ticket(2), true)], "whoever withdrew it is told that it is");
     let effects = world.after(100).apply(Event::Admission { drain, answer: Admission::Admitted });
     assert_eq!(world.node.state, NodeState::Active);
     assert!(effects.contains(&Effect::ReleaseAdmission { node: id("me") }), "{effects:?}");
@@ -414,6 +420,26 @@ fn a_drain_goes_on_after_a_restart_and_a_drained_node_stays_out() {
     let saved = again.node.draining.saved(again.node.state);
     let (out, effects) = World::with(settings(Role::Distribution), saved);
     assert_eq!((out.node.state, word(&effects)), (NodeState::Offline, Some(BalancerWord::Drain)));
+}
+
+#[test]
+fn a_path_that_is_there_again_after_it_was_let_go_of_is_looked_after_once_more() {
+    let record = r#"{"schema":1,"drain":"d","node":"me","reason":"","forced":false,"outcome":"completed","started":1,
+        "ended":2,"phases":[],"legs":[],"readers_disconnected":0,"viewers_left":0,"viewers_disconnected":0,
+        "cameras":[{"stream":"cam1","source":"pulled","how":{"at":"b"}}],"out_of_balancer_seconds":null}"#;
+    let saved = Saved::Offline(Box::new(serde_json::from_str(record).expect("a record")));
+    let (mut world, _) = World::with(settings(Role::Ingestion), Some(saved));
+    let said = |effects: &[Effect]| {
+        let about = |effect: &&Effect| matches!(effect, Effect::LetGo(_) | Effect::CheckLetGo);
+        effects.iter().find(about).cloned()
+    };
+    let cam1 = StreamName::new("cam1").expect("valid");
+    let first = said(&world.apply(Event::Tick));
+    assert!(first.is_none_or(|effect| effect == Effect::LetGo(vec![cam1])));
+    // As a MediaMTX that was restarted with its own file has it.
+    assert_eq!(said(&world.after(3_000).look(&[])), Some(Effect::CheckLetGo));
+    assert_eq!(said(&world.after(1_000).look(&[])), None, "once in a while");
+    assert_eq!(said(&world.after(1_500).look(&[])), Some(Effect::CheckLetGo));
 }
 
 fn drain_report(streams: &[(&str, &[u8])], moving: &[&str]) -> DrainReport {

@@ -271,6 +271,10 @@ pub enum CameraEnd {
     NotSeenElsewhere,
 }
 
+const fn is_zero(count: &u32) -> bool {
+    *count == 0
+}
+
 /// What a drain did, kept in Redis and shown by `mtxfleet drain --wait` at its end.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct DrainRecord {
@@ -284,6 +288,9 @@ pub struct DrainRecord {
     pub ended: UnixMillis,
     pub phases: Vec<PhaseTime>,
     pub legs: Vec<LegOutcome>,
+    /// Legs that have ended beside those: a client that connects anew all the time makes more than are listed.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub legs_more: u32,
     /// RTSP readers without a leg id, which cannot be told, and were disconnected.
     pub readers_disconnected: u32,
     /// Viewers that left by themselves, and those disconnected.

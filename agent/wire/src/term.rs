@@ -123,6 +123,10 @@ pub struct TermsReport {
     /// The living lease of its own role that it sees in Redis now, its own or another's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lease: Option<LeaseHolder>,
+    /// It lets nothing grow while Redis is away: it is no candidate, or has not read the registry since it started. Others
+    /// do not wait for it then.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub cannot_grow: bool,
 }
 
 #[cfg(test)]

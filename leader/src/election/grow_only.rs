@@ -1,8 +1,8 @@
 //! Without Redis: one node may let its cluster grow, and nothing else is done.
 //!
-//! It is the first in the order of names among those of its role that live, it hears a majority of the members last known,
-//! and none of them reaches Redis or sees a lease. Two halves of a fleet cannot both hear a majority. Should two nodes of
-//! one half take themselves for the first for a moment, both want the same absolute size.
+//! It is the first in the order of names among those of its role that live and could do it, it hears a majority of the
+//! members last known, and none of them reaches Redis or sees a lease. Two halves of a fleet cannot both hear a majority.
+//! Should two nodes of one half take themselves for the first for a moment, both want the same absolute size.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -28,7 +28,7 @@ pub enum NotGrowing {
     LeaseMayLive(Duration),
     #[error("{0} still reaches Redis")]
     AnotherReachesRedis(NodeId),
-    #[error("{0} comes before it and does that")]
+    #[error("{0} comes before it, and does that if it can")]
     NotTheFirst(NodeId),
     #[error("it hears {alive} of {known} members, which is no majority")]
     NoMajority { alive: usize, known: usize },
@@ -107,8 +107,13 @@ impl Crowd {
             if self.reaches_redis.is_none() && (neighbour.reaches_redis || sees_a_lease) {
                 self.reaches_redis = Some(neighbour.node.clone());
             }
+            let can_grow = !neighbour.terms.is_some_and(|terms| terms.cannot_grow);
             let active = neighbour.role == Some(role) && neighbour.state == Some(NodeState::Active);
-            if active && neighbour.node < me && self.before_me.as_ref().is_none_or(|first| neighbour.node < first) {
+            if active
+                && can_grow
+                && neighbour.node < me
+                && self.before_me.as_ref().is_none_or(|first| neighbour.node < first)
+            {
                 self.before_me = Some(neighbour.node.clone());
             }
         }
@@ -116,10 +121,15 @@ impl Crowd {
         self.majority_since = is_majority.then(|| self.majority_since.filter(|_| looks_went_on).unwrap_or(now));
     }
 
+    /// Whether the registry was read since this agent started.
+    pub(super) const fn knows_the_fleet(&self) -> bool {
+        self.reached.is_some() && self.registered.is_some()
+    }
+
     /// # Errors
     /// What stands against it.
     pub(super) fn may_grow(&self, now: Mono, ttl: Duration, lease_lives: bool) -> Result<(), NotGrowing> {
-        if self.reached.is_none() || self.registered.is_none() {
+        if !self.knows_the_fleet() {
             return Err(NotGrowing::NeverReachedRedis);
         }
         let Some((since, last)) = self.silent else { return Err(NotGrowing::NotKnown) };

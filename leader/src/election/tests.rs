@@ -70,7 +70,7 @@ fn neighbour<'a>(node: &'a NodeId, terms: &'a TermsReport) -> Neighbour<'a> {
 
 fn knows(epoch: u64, run: RunId) -> TermsReport {
     let known = Terms { distribution: Some(token(epoch, run)), ..Terms::default() };
-    TermsReport { known, lease: None }
+    TermsReport { known, ..TermsReport::default() }
 }
 
 #[test]
@@ -259,12 +259,24 @@ fn without_redis_the_first_of_a_majority_lets_the_cluster_grow_and_nobody_else()
     let a = id("a");
     let before = [neighbour(&a, &silent), alone(true)];
     assert_eq!(without_redis(&mut election(), 20_000, &before), no(NotGrowing::NotTheFirst(id("a"))));
+    // It was restarted meanwhile, say, and knows nothing of the fleet: nobody is to wait for it.
+    let unable = TermsReport { cannot_grow: true, ..TermsReport::default() };
+    let restarted = [neighbour(&a, &unable), alone(true)];
+    assert!(matches!(without_redis(&mut election(), 20_000, &restarted), Standing::GrowOnly { .. }));
     let other_role = [Neighbour { role: Some(Role::Ingestion), ..neighbour(&a, &silent) }, alone(true)];
     assert!(matches!(without_redis(&mut election(), 20_000, &other_role), Standing::GrowOnly { .. }));
     let sees = Neighbour { reaches_redis: true, ..neighbour(&z, &silent) };
     assert_eq!(without_redis(&mut election(), 20_000, &[sees]), no(NotGrowing::AnotherReachesRedis(id("z"))));
     let soon = without_redis(&mut election(), 8_000, &[alone(true)]);
     assert!(matches!(soon, Standing::Idle(Why::NoRedis(NotGrowing::LeaseMayLive(_)))), "{soon:?}");
+}
+
+#[test]
+fn an_agent_says_that_it_lets_nothing_grow_until_it_has_read_the_registry() {
+    let mut election = election();
+    assert!(election.report(at(0)).cannot_grow);
+    without_redis(&mut election, 20_000, &[]);
+    assert!(!election.report(at(20_000)).cannot_grow);
 }
 
 #[test]

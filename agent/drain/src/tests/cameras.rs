@@ -29,6 +29,8 @@ pub(super) struct Camera {
     pub(super) elsewhere_after: Patience,
     pub(super) elsewhere_since: Option<Duration>,
     gone_at: Option<u32>,
+    /// It delivers, or can be reached.
+    pub(super) available: bool,
     /// Nodes that pull it from here.
     pulls: BTreeSet<&'static str>,
 }
@@ -52,7 +54,7 @@ pub(super) struct World {
     looks: u32,
     pub(super) cameras: BTreeMap<String, Camera>,
     pub(super) workers: Vec<Worker>,
-    drain: Drain,
+    pub(super) drain: Drain,
     /// In the place of the drain.
     pub(super) hand_over: Option<HandOver>,
     log: Vec<Action>,
@@ -101,7 +103,8 @@ impl World {
 
     pub(super) fn camera(mut self, name: &str, source: CameraSource, elsewhere_after: Patience) -> Self {
         let (here, pulls) = (true, BTreeSet::new());
-        let camera = Camera { source, here, elsewhere_after, elsewhere_since: None, gone_at: None, pulls };
+        let available = true;
+        let camera = Camera { source, here, elsewhere_after, elsewhere_since: None, gone_at: None, available, pulls };
         self.cameras.insert(name.to_owned(), camera);
         self
     }
@@ -246,7 +249,7 @@ impl World {
         let cameras = self.cameras.iter().filter(|(_, camera)| camera.here).map(|(name, camera)| ObservedCamera {
             stream: id(name),
             source: camera.source,
-            available: true,
+            available: camera.available,
             session: (camera.source == CameraSource::Pushed).then(|| format!("publisher {name}")),
             pulls: camera
                 .pulls
@@ -446,6 +449,68 @@ fn a_camera_that_nobody_else_pulls_is_waited_for_and_named() {
     assert_eq!(world.cut, ["w0"]);
     assert_eq!(record.legs[0].how, LegEnd::Disconnected);
     assert_eq!(record.cameras[0].how, CameraEnd::Here);
+}
+
+/// Until the cameras are led over.
+fn reach_third(world: &mut World) {
+    while world.drain.phase() < Phase::WorkerMigration {
+        world.look();
+    }
+}
+
+#[test]
+fn a_camera_that_is_away_for_a_moment_is_not_let_go_before_another_node_has_it() {
+    let mut world =
+        World::new(Settings::default()).camera("cam1", Pulled, None).worker("cam1", Some("dist-1"), Some(0));
+    reach_third(&mut world);
+    // MediaMTX restarts, or the camera does: a few seconds.
+    world.cameras.get_mut("cam1").expect("known").available = false;
+    for _ in 0..40 {
+        world.look();
+        assert!(world.drain.let_go().is_empty());
+    }
+    let waits = world.drain.view(Mono(world.now)).waiting_for;
+    assert_eq!(waits, ["camera cam1 delivers nothing and is waited for a moment"]);
+    world.cameras.get_mut("cam1").expect("known").available = true;
+    for _ in 0..40 {
+        world.look();
+        assert!(world.cameras["cam1"].here && world.drain.claims(&id("cam1")));
+    }
+    // Its next owner has it at last.
+    world.cameras.get_mut("cam1").expect("known").elsewhere_after = Some(0);
+    let record = world.run();
+    assert_eq!((world.cut.len(), &record.cameras[0].how), (0, &CameraEnd::At(id(OWNER))));
+}
+
+#[test]
+fn a_dead_camera_holds_no_drain_up_and_one_that_another_node_has_goes_at_once() {
+    let mut world = World::new(Settings::default()).camera("cam1", Pulled, None).camera("cam2", Pulled, Some(0));
+    reach_third(&mut world);
+    let begun = world.now;
+    for camera in world.cameras.values_mut() {
+        camera.available = false;
+    }
+    world.look();
+    assert_eq!(world.drain.let_go(), [id::<StreamName>("cam2")]);
+    let record = world.run();
+    let third = &record.phases[2];
+    assert!(!third.timed_out && (12.0..14.0).contains(&third.seconds), "{third:?}");
+    assert!(world.now - begun < Duration::from_secs(60));
+    assert!(world.cameras["cam1"].here, "nobody else has it: the path stays");
+}
+
+#[test]
+fn a_camera_whose_next_owner_dies_before_it_has_gone_stays() {
+    let mut world = World::new(Settings::default()).camera("cam1", Pulled, Some(0));
+    while world.drain.let_go().is_empty() {
+        world.look();
+        assert!(world.now < Duration::from_secs(60));
+    }
+    let camera = world.cameras.get_mut("cam1").expect("known");
+    (camera.here, camera.elsewhere_after, camera.elsewhere_since) = (true, None, None);
+    world.look();
+    assert!(world.drain.let_go().is_empty());
+    assert!(world.drain.claims(&id("cam1")), "it is to be had here again");
 }
 
 #[test]

@@ -63,6 +63,26 @@ fn a_worker_that_stays_is_cut_at_the_deadline_and_named_and_holds_up_no_other_ca
 }
 
 #[test]
+fn each_camera_has_its_own_deadline_however_often_others_come() {
+    let mut world =
+        World::handing_over(settings()).camera("cam0", Pulled, Some(0)).worker("cam0", Some("dist-1"), None);
+    // Another comes every 20 s, and goes at once.
+    for n in 1..10_u32 {
+        world = world.camera(&format!("cam{n}"), Pulled, Some(n * 100));
+    }
+    let deadline = world.wall().0 + settings().camera_deadline.as_millis() as u64;
+    while world.cameras["cam0"].here {
+        world.look();
+        if world.now > Duration::from_secs(1) && world.cameras["cam0"].here {
+            let told = world.hand_over.as_ref().expect("one").deadline().0;
+            assert!(told.abs_diff(deadline) <= 400, "it was put off by {} ms", told.abs_diff(deadline));
+        }
+        assert!(world.now < settings().camera_deadline + Duration::from_secs(10), "it is still here");
+    }
+    assert_eq!(world.cut, ["w0"]);
+}
+
+#[test]
 fn nobody_is_cut_for_a_camera_whose_next_owner_fails_and_it_stays() {
     let mut world = World::handing_over(settings())
         .camera("cam1", Pulled, Some(0))

@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use mtxfleet_wire::{DrainOutcome, LegEnd, Mono, NodeId, Phase};
 
-use super::world::{Conduct, World, candidate};
+use super::world::{Conduct, World, candidate, leg};
 use crate::{Action, Reader, Settings};
 
 fn viewers(count: usize) -> Vec<Reader> {
@@ -323,4 +323,57 @@ fn a_server_that_does_not_answer_is_not_taken_for_quiet() {
     let record = world.run();
     assert!(record.phases[1].timed_out, "{:?}", record.phases[1]);
     assert_eq!(record.phases[1].waiting_for, ["MediaMTX has not said yet who is connected"]);
+}
+
+#[test]
+fn clients_that_connect_anew_all_the_time_do_not_fill_memory_or_disk() {
+    let settings = Settings { worker_deadline: Duration::from_secs(3_600), ..Settings::default() };
+    let mut world = World::new(settings).with_worker("cam1", Conduct::Stays);
+    let looks = 3_000;
+    for n in 0..looks {
+        // One leg that stays, one with a new id at each look, and a reader and a viewer likewise.
+        world.workers.truncate(1);
+        world.workers.push(super::world::Worker {
+            leg: leg(n + 1, "cam1"),
+            conduct: Conduct::Silent,
+            ordered_for: None,
+        });
+        world.readers = vec![Reader { session: format!("reader-{n}"), stream: "cam1".into() }];
+        world.viewers = vec![Reader { session: format!("viewer-{n}"), stream: "cam1".into() }];
+        world.look();
+    }
+    // Readers are disconnected once the legs are gone.
+    world.workers.clear();
+    for n in looks..looks + 500 {
+        world.readers = vec![Reader { session: format!("reader-{n}"), stream: "cam1".into() }];
+        world.look();
+    }
+    let saved = serde_json::to_string(&world.drain.lasting()).expect("a drain is JSON").len();
+    assert!(saved < 1_000_000, "{saved} bytes");
+    assert!(
+        !world.drain.disconnecting.is_empty() && world.drain.disconnecting.len() < 50,
+        "{} sessions",
+        world.drain.disconnecting.len()
+    );
+    let record = world.drain.record(world.wall(), mtxfleet_wire::DrainOutcome::Completed);
+    assert_eq!(record.legs.len() + record.legs_more as usize, looks + 1, "all are counted");
+    assert!(record.legs.iter().any(|leg| leg.worker.as_str() == "worker-0"), "who answered is named");
+    assert_eq!(record.viewers_left as usize, looks - 1);
+}
+
+#[test]
+fn sessions_that_do_not_end_do_not_take_the_turn_of_the_others() {
+    let settings = Settings { disconnects_per_second: 2.0, ..Settings::default() };
+    let mut world = World::new(settings);
+    // These stay whatever they are told; the last one goes.
+    let stuck: Vec<Reader> = (0..10).map(|n| Reader { session: format!("stuck-{n}"), stream: "cam1".into() }).collect();
+    let last = Reader { session: "last".into(), stream: "cam1".into() };
+    let asked = |world: &World| {
+        world.log.iter().any(|action| matches!(action, Action::Disconnect { session } if session == "last"))
+    };
+    while !asked(&world) {
+        world.readers = stuck.iter().cloned().chain([last.clone()]).collect();
+        world.look();
+        assert!(world.now < Duration::from_secs(25), "never asked");
+    }
 }

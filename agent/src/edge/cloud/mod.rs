@@ -101,7 +101,9 @@ impl CloudHandle {
             let answer = cloud.call(ask).await;
             cloud.stats.called(&call, &answer);
             match &answer {
-                Err(error) => tracing::warn!(call = name(&call), %error, "the cloud did not do as asked"),
+                Err(error) => {
+                    tracing::warn!(call = name(&call), %error, "the cloud did not do as asked; it is asked again")
+                }
                 Ok(_) if call != CloudCall::Describe => tracing::info!(?call, "the cloud did as asked"),
                 Ok(_) => {}
             }

@@ -165,7 +165,7 @@ async fn serve(
                     connections.spawn(async move { handle(stream, peer, &word, &polls, &counters).await });
                 }
                 Err(error) => {
-                    tracing::warn!(%error, "agent-check: a connection could not be accepted");
+                    tracing::warn!(%error, "agent-check: a connection could not be accepted; if files ran out, raise LimitNOFILE");
                     tokio::time::sleep(ACCEPT_AGAIN).await;
                 }
             },

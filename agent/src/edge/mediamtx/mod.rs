@@ -27,7 +27,7 @@ use url::Url;
 
 pub use client::SettingsError;
 pub use credentials::Credentials;
-pub use let_go::LetGo;
+pub use let_go::{Configurations, LetGo};
 pub use pulls::{MARK_KEY, PullOrders, Pulls, PullsReport};
 pub use warmer::{WarmStatus, Warmer, WarmerSettings};
 

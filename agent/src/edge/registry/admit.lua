@@ -9,7 +9,8 @@
 --
 -- An entry counts only while its node is in the asker's list: one that crashed, or is known to drain, is not among
 -- those that serve and blocks nothing. It is not removed for that, though, since another asker may not know yet, and
--- would count that node as serving; it goes once everybody must have heard.
+-- would count that node as serving; it goes once everybody must have heard, also where its node serves (again): then it
+-- is a place that was never given back.
 
 local now = redis.call('TIME')
 now = tonumber(now[1]) * 1000 + math.floor(tonumber(now[2]) / 1000)
@@ -35,10 +36,10 @@ for i = 1, #entries, 2 do
     elseif holder == node then
         own = slot.drain
     elseif slot.role == role then
-        if serving[holder] then
-            serving[holder] = nil
-        elseif now - (tonumber(slot.at) or 0) > forget_after then
+        if now - (tonumber(slot.at) or 0) > forget_after then
             redis.call('HDEL', KEYS[1], holder)
+        else
+            serving[holder] = nil
         end
     end
 end

@@ -203,8 +203,10 @@ impl RegistryHandle {
 
     /// Frees the place that admission gave. When Redis is away, it is freed once it is back.
     pub fn release(&self, node: NodeId) {
-        if self.commands.try_send(Command::Release(node)).is_err() {
-            tracing::warn!("a release was dropped: too many orders to the registry are waiting");
+        // A place that is never given back blocks other drains: this order waits for its turn.
+        if let Err(mpsc::error::TrySendError::Full(release)) = self.commands.try_send(Command::Release(node)) {
+            let commands = self.commands.clone();
+            tokio::spawn(async move { commands.send(release).await });
         }
     }
 

@@ -352,6 +352,44 @@ async fn admission_is_given_again_to_the_same_drain_and_a_crashed_drainer_blocks
 }
 
 #[tokio::test]
+async fn a_place_that_was_never_given_back_blocks_nobody_for_ever() {
+    let Some(redis) = TestRedis::start().await else { return };
+    let mut other = redis.connection().await;
+    let (b, mut events) = Registry::start(settings(redis.url())).expect("starts");
+    assert!(reachable(&mut events).await);
+    // `a` is back in service, and its place is from two hours ago.
+    let long_ago = crate::edge::clock::Clock::wall().0 - 2 * 3_600_000;
+    let slot = serde_json::json!({ "drain": "d1", "role": "distribution", "at": long_ago });
+    let mut set = redis::cmd("HSET");
+    set.arg(keys().drains_under_way()).arg("a").arg(slot.to_string());
+    set.exec_async(&mut other).await.expect("HSET");
+    b.admit(request("b", "d2", &["a", "b", "c"], 2));
+    assert_eq!(admission(&mut events).await, Admission::Admitted);
+    assert_eq!(names(&mut other, &keys().drains_under_way()).await, ["b"]);
+}
+
+#[tokio::test]
+async fn a_place_is_given_back_however_many_orders_wait() {
+    let Some(redis) = TestRedis::start().await else { return };
+    let mut other = redis.connection().await;
+    let (a, mut events) = Registry::start(settings(redis.url())).expect("starts");
+    assert!(reachable(&mut events).await);
+    a.admit(request("a", "d1", &["a", "b", "c"], 2));
+    assert_eq!(admission(&mut events).await, Admission::Admitted);
+    // Nobody else runs until this task waits for something: the queue fills.
+    for n in 0..2_000 {
+        a.announce(&event(n));
+    }
+    a.release(node_id("a"));
+    let freed = async {
+        while !names(&mut other, &keys().drains_under_way()).await.is_empty() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(LIMIT, freed).await.expect("the place is free");
+}
+
+#[tokio::test]
 async fn an_intent_is_written_found_and_dropped_under_the_latest_term_only() {
     use mtxfleet_leader::growing::{Intent, IntentAnswer, IntentAsk, IntentOrder};
     use mtxfleet_wire::{RunId, Token};
@@ -636,6 +674,7 @@ async fn the_record_of_a_drain_is_kept_beside_its_event() {
         phases: Vec::new(),
         legs: Vec::new(),
         readers_disconnected: 0,
+        legs_more: 0,
         viewers_left: 0,
         viewers_disconnected: 0,
         cameras: Vec::new(),

@@ -191,7 +191,7 @@ async fn serve(listener: TcpListener, owners: watch::Receiver<Owners>, shared: A
                     connections.spawn(connection.serve());
                 }
                 Err(error) => {
-                    tracing::warn!(%error, "resolver: a connection could not be accepted");
+                    tracing::warn!(%error, "resolver: a connection could not be accepted; if files ran out, raise LimitNOFILE");
                     tokio::time::sleep(ACCEPT_AGAIN).await;
                 }
             },

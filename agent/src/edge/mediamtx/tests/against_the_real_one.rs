@@ -1,4 +1,9 @@
+use bytes::Bytes;
+use mtxfleet_wire::StreamName;
+
+use super::super::client::{Answer, Client};
 use super::*;
+use crate::edge::state_file::StateFile;
 
 const ANY_PATH: &str = "paths:\n  all_others:\n";
 
@@ -134,4 +139,47 @@ async fn cost_of_a_sample() {
 pub(super) fn thread_cpu() -> Duration {
     let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap();
     Duration::from_nanos(text.split(' ').next().unwrap().parse().unwrap())
+}
+
+#[tokio::test]
+async fn a_path_that_was_let_go_of_is_put_back_by_an_agent_that_was_restarted() {
+    let paths = "paths:\n  cam1:\n    source: rtsp://127.0.0.1:9/cam1\n    sourceOnDemand: yes\n";
+    let Some(server) = RealServer::start("letting go of paths on the real MediaMTX", paths).await else { return };
+    let mediamtx = Arc::new(MediaMtx::new(settings(server.api)).unwrap());
+    let dir = tempfile::tempdir().unwrap();
+    let start = || {
+        let file = StateFile::open(dir.path(), "paths.json").unwrap();
+        let gone = file.load().unwrap().unwrap_or_default();
+        LetGo::start(Arc::clone(&mediamtx), file, gone)
+    };
+    let configured = async || {
+        let found = mediamtx.act(async |client: &mut Client| {
+            Ok(match client.get("/v3/config/paths/get/cam1").await? {
+                Answer::Body(json) => serde_json::from_slice::<serde_json::Value>(json).ok(),
+                Answer::NotFound => None,
+            })
+        });
+        found.await.unwrap()
+    };
+    let before = configured().await.expect("of the file");
+    let cam1 = StreamName::new("cam1").unwrap();
+
+    let first = start();
+    first.set(vec![cam1.clone()]);
+    wait_for("cam1 has gone", async || configured().await.is_none()).await;
+
+    // What a restart of MediaMTX does.
+    let body = Bytes::from(before.to_string());
+    let again = async |client: &mut Client| client.post_json("/v3/config/paths/add/cam1", body).await.map(|_| ());
+    mediamtx.act(again).await.unwrap();
+    first.check();
+    wait_for("cam1 has gone again", async || configured().await.is_none()).await;
+
+    drop(first);
+    let second = start();
+    second.set(vec![cam1]);
+    second.set(Vec::new());
+    wait_for("cam1 is back", async || configured().await.is_some()).await;
+    assert_eq!(configured().await.unwrap(), before);
+    wait_for("nothing is kept", async || !dir.path().join("paths.json").exists()).await;
 }
