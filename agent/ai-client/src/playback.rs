@@ -165,11 +165,11 @@ impl Reader {
                 continue;
             };
             let (event, pause) = match self.take(need, fruitless).await {
-                Ok(Some(frames)) => {
-                    fruitless = if frames > 0 { 0 } else { fruitless + 1 };
+                Ok(true) => {
+                    fruitless += 1;
                     (Event::End, ASK_AGAIN)
                 }
-                Ok(None) => (Event::Nothing(format!("nothing of {} is recorded", self.settings.stream)), RETRY),
+                Ok(false) => (Event::Nothing(format!("nothing of {} is recorded", self.settings.stream)), RETRY),
                 Err(error) => {
                     fruitless += 1;
                     refused = if error.is_refusal() { refused + 1 } else { 0 };
@@ -183,7 +183,7 @@ impl Reader {
             if self.to_session.send(event).await.is_err() {
                 return;
             }
-            // The session says where it is by now, and so whether there was progress.
+            // The session says where it is by now, and so whether there was progress: frames behind a hole are none.
             if self.needs.changed().await.is_err() {
                 return;
             }
@@ -195,8 +195,8 @@ impl Reader {
         }
     }
 
-    /// One answer of a recording; the frames in it that are later than what was needed. `None` when nothing is recorded.
-    async fn take(&mut self, need: Need, fruitless: u32) -> Result<Option<u64>, ReadError> {
+    /// One answer of a recording. False when nothing is recorded.
+    async fn take(&mut self, need: Need, fruitless: u32) -> Result<bool, ReadError> {
         // After some tries in vain it may be another node that is asked, with a clock of its own.
         let margin = if need.exact && fruitless < 2 { EXACT_MARGIN } else { MARGIN };
         let view = self.list(need.wall.saturating_sub(margin)).await?;
@@ -204,7 +204,7 @@ impl Reader {
         let awaited = !view.unanswered.is_empty() && self.progress.elapsed() < self.settings.recording_timeout / 2;
         let patient = fruitless < TRIES_BEFORE_HOLE || awaited;
         let Some(piece) = choose(&view.spans, need, margin, Tries { fruitless, patient, awaited }) else {
-            return if view.spans.is_empty() && view.unanswered.is_empty() { Ok(None) } else { Ok(Some(0)) };
+            return Ok(!view.spans.is_empty() || !view.unanswered.is_empty());
         };
         let agent = self.agent()?;
         let url = format!("{}/v1/playback/{}", agent.as_str().trim_end_matches('/'), self.settings.stream);
@@ -212,10 +212,10 @@ impl Reader {
         let query = [("start", start.to_rfc3339()), ("duration", PIECE.to_string()), ("node", piece.node.clone())];
         let mut answer = self.get(&agent, &url, &query).await?;
         if self.to_session.send(Event::Begin { after_hole: piece.after_hole }).await.is_err() {
-            return Ok(Some(0));
+            return Ok(true);
         }
         let began = Duration::from_millis(start.0);
-        let (mut parser, mut frames) = (Parser::default(), 0);
+        let mut parser = Parser::default();
         while let Some(bytes) = chunk(&agent, &mut answer).await? {
             parser.push(&bytes)?;
             if parser.is_described() && parser.video().is_none_or(|video| video.codec != self.wanted.codec) {
@@ -223,14 +223,12 @@ impl Reader {
             }
             let timescale = parser.video().map_or(1, |video| video.timescale);
             while let Some(sample) = parser.next() {
-                let unit = self.unit(sample, timescale, began);
-                frames += u64::from(unit.wall > need.wall);
-                if self.to_session.send(Event::Unit(unit)).await.is_err() {
-                    return Ok(Some(frames));
+                if self.to_session.send(Event::Unit(self.unit(sample, timescale, began))).await.is_err() {
+                    return Ok(true);
                 }
             }
         }
-        Ok(Some(frames))
+        Ok(true)
     }
 
     fn unit(&self, sample: Sample, timescale: u32, began: Duration) -> Unit {
@@ -313,17 +311,19 @@ struct Tries {
 /// brings nothing for long, the next one behind a hole.
 fn choose(spans: &[RecordedSpan], need: Need, margin: Duration, tries: Tries) -> Option<Piece> {
     let begin = |span: &RecordedSpan| Duration::from_millis(span.start.0);
+    // Rounded down, it would lie before the span, where MediaMTX finds the end of the one before, and so nothing.
+    let inside = |span: &RecordedSpan| begin(span) + Duration::from_millis(1);
     let end = |span: &RecordedSpan| Duration::from_millis(span.end().0);
     let holds = |span: &&RecordedSpan| begin(span) <= need.wall + margin && end(span) + margin >= need.wall;
     let holding: Vec<&RecordedSpan> = spans.iter().filter(holds).collect();
     let next = spans.iter().filter(|span| begin(span) > need.wall).min_by_key(|span| span.start);
     match (holding.get(tries.fruitless as usize % holding.len().max(1)), next) {
         (Some(span), next) if tries.patient || next.is_none() => {
-            let start = need.wall.saturating_sub(margin).max(begin(span));
+            let start = need.wall.saturating_sub(margin).max(inside(span));
             Some(Piece { node: span.node.to_string(), start, after_hole: false })
         }
         (None, _) if tries.awaited => None,
-        (_, Some(span)) => Some(Piece { node: span.node.to_string(), start: begin(span), after_hole: true }),
+        (_, Some(span)) => Some(Piece { node: span.node.to_string(), start: inside(span), after_hole: true }),
         (_, None) => None,
     }
 }
@@ -357,7 +357,7 @@ mod tests {
     fn the_span_that_holds_the_frame_is_read_from_a_margin_before_it() {
         let spans = [span("a", 10_000, 50.0)];
         assert_eq!(chosen(&spans, at(40_000), 0), Some(("a".into(), 37_500, false)));
-        assert_eq!(chosen(&spans, at(11_000), 0), Some(("a".into(), 10_000, false)));
+        assert_eq!(chosen(&spans, at(11_000), 0), Some(("a".into(), 10_001, false)), "and not before it");
         assert_eq!(chosen(&spans, at(62_000), 0), Some(("a".into(), 59_500, false)), "its end is written late");
     }
 
@@ -365,8 +365,8 @@ mod tests {
     fn behind_a_hole_the_next_span_is_read_once_the_one_before_brings_nothing_more() {
         let spans = [span("a", 10_000, 30.0), span("b", 60_000, 30.0)];
         assert_eq!(chosen(&spans, at(40_100), 0), Some(("a".into(), 37_600, false)));
-        assert_eq!(chosen(&spans, at(40_100), TRIES_BEFORE_HOLE), Some(("b".into(), 60_000, true)));
-        assert_eq!(chosen(&spans, at(50_000), 0), Some(("b".into(), 60_000, true)));
+        assert_eq!(chosen(&spans, at(40_100), TRIES_BEFORE_HOLE), Some(("b".into(), 60_001, true)));
+        assert_eq!(chosen(&spans, at(50_000), 0), Some(("b".into(), 60_001, true)));
         assert_eq!(chosen(&spans, at(200_000), 0), None);
     }
 
