@@ -43,7 +43,6 @@ async fn a_drained_owners_recording_is_kept_for_a_worker_that_is_away() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "not seen to pass yet: written, and not run to its end"]
 async fn of_a_killed_ingestion_node_a_worker_lacks_what_nobody_recorded_and_is_told_on_mediamtx() {
     if let Some(server) = real("a crash of an ingestion node").await {
         owners_are_killed(server).await.expect("it runs");
@@ -51,7 +50,6 @@ async fn of_a_killed_ingestion_node_a_worker_lacks_what_nobody_recorded_and_is_t
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "not seen to pass yet: written, and not run to its end"]
 async fn of_a_killed_ingestion_node_a_worker_lacks_what_nobody_recorded_and_is_told_on_the_stand_in() {
     owners_are_killed(stand_in()).await.expect("it runs");
 }
@@ -130,7 +128,6 @@ async fn owners_are_killed(server: ServerBinary) -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "not seen to pass yet: written, and not run to its end"]
 async fn a_recording_with_a_hole_and_a_segment_cut_off_gives_all_else_on_mediamtx() {
     if let Some(server) = real("a recording with a hole").await {
         a_recording_has_a_hole(server).await.expect("it runs");
@@ -138,7 +135,6 @@ async fn a_recording_with_a_hole_and_a_segment_cut_off_gives_all_else_on_mediamt
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "not seen to pass yet: written, and not run to its end"]
 async fn a_recording_with_a_hole_and_a_segment_cut_off_gives_all_else_on_the_stand_in() {
     a_recording_has_a_hole(stand_in()).await.expect("it runs");
 }

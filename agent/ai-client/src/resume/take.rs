@@ -83,10 +83,13 @@ impl<T> Splice<T> {
         let here = is_place(&take.seen, &self.tail, wall.abs_diff(last.wall));
         let after_hole = take.after_hole && keyframe && wall > last.wall;
         if after_hole && !here {
-            // By the clocks, since nothing else says how long the hole is.
+            // By the clocks, since nothing else says how long the hole is. A keyframe without a time of its own, since it
+            // is asked for a moment too late, comes with that of the frame behind it.
             let passed = (wall.saturating_sub(last.wall).as_secs_f64() * self.clock_rate) as i64;
-            let time = last.time + passed.max(1);
-            take.line = Some(time - ticks);
+            let early = if timed { 0 } else { interval(&self.tail) };
+            let time = last.time + (passed - early).max(1);
+            take.line = timed.then_some(time - ticks);
+            take.line_at_next = !timed;
             take.lead.clear();
             filling.fresh_decoder = false;
             filling.same_line = false;

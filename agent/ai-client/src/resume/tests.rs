@@ -169,6 +169,22 @@ fn a_recording_with_a_hole_gives_what_it_has_on_both_sides_of_it() {
 }
 
 #[test]
+fn behind_a_hole_the_first_frame_has_its_own_time_though_it_is_asked_for_a_moment_too_late() {
+    // Live frames begin with the very first one of the recording, as where a camera comes back.
+    for live_from in [150, 160] {
+        let mut splice = after(100);
+        splice.gap(gap(99, live_from, DiscontinuityKind::UnprovenSwitch));
+        (live_from..live_from + 10).for_each(|n| splice.live(live(n, 123_456)));
+        take(&mut splice, 80, 120, false);
+        take(&mut splice, 151, live_from + 8, true);
+        assert!(!splice.is_filling(), "live frames go on where three in a row are those recorded");
+        (live_from + 10..live_from + 20).for_each(|n| splice.live(live(n, 123_456)));
+        let all = [frames(100..120), vec![None], frames(150..live_from + 20)].concat();
+        assert_eq!(drained(&mut splice), all, "live from {live_from}");
+    }
+}
+
+#[test]
 fn recordings_of_something_else_are_not_taken() {
     let mut splice = after(100);
     splice.gap(gap(99, 160, DiscontinuityKind::Lost));
