@@ -36,6 +36,7 @@ impl Takers {
         self.in_use.retain(known);
         self.fit_since.retain(|node, _| seen.get(node) == Some(&Fitness::Fit));
         self.doubted_since.retain(|node, _| seen.get(node) == Some(&Fitness::InDoubt));
+        let knew_nobody = self.in_use.is_empty();
         for (node, fitness) in seen {
             match fitness {
                 Fitness::Fit => {
@@ -52,6 +53,10 @@ impl Takers {
                 }
                 Fitness::Out => {}
             }
+        }
+        // Who has just started hears of the others a moment after itself, and would take all cameras for that moment.
+        if knew_nobody && !self.in_use.is_empty() {
+            self.in_use.extend(self.fit_since.keys().cloned());
         }
         &self.in_use
     }
@@ -73,11 +78,22 @@ mod tests {
         use Fitness::{Fit, Out};
         let mut takers = Takers::default();
         assert!(look(&mut takers, 0, &[("a", Fit)]).is_empty());
-        assert_eq!(look(&mut takers, 5, &[("a", Fit), ("b", Fit)]), ["a"]);
-        assert_eq!(look(&mut takers, 10, &[("a", Fit), ("b", Fit)]), ["a", "b"]);
-        assert_eq!(look(&mut takers, 11, &[("a", Out), ("b", Fit)]), ["b"]);
-        assert_eq!(look(&mut takers, 12, &[("a", Fit), ("b", Fit)]), ["b"], "it has to settle again");
-        assert_eq!(look(&mut takers, 17, &[("a", Fit)]), ["a"], "who is not named is out");
+        assert_eq!(look(&mut takers, 5, &[("a", Fit)]), ["a"]);
+        assert_eq!(look(&mut takers, 6, &[("a", Fit), ("b", Fit)]), ["a"]);
+        assert_eq!(look(&mut takers, 11, &[("a", Fit), ("b", Fit)]), ["a", "b"]);
+        assert_eq!(look(&mut takers, 12, &[("a", Out), ("b", Fit)]), ["b"]);
+        assert_eq!(look(&mut takers, 13, &[("a", Fit), ("b", Fit)]), ["b"], "it has to settle again");
+        assert_eq!(look(&mut takers, 18, &[("a", Fit)]), ["a"], "who is not named is out");
+    }
+
+    #[test]
+    fn a_node_that_has_just_started_does_not_take_what_belongs_to_others_that_it_hears_of_later() {
+        use Fitness::{Fit, InDoubt};
+        let mut takers = Takers::default();
+        assert!(look(&mut takers, 0, &[("new", Fit)]).is_empty());
+        assert!(look(&mut takers, 1, &[("new", Fit), ("old", Fit), ("ill", InDoubt)]).is_empty());
+        let seen = [("new", Fit), ("old", Fit), ("ill", InDoubt)];
+        assert_eq!(look(&mut takers, 5, &seen), ["new", "old"]);
     }
 
     #[test]

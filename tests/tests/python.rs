@@ -120,6 +120,8 @@ async fn lets_other_threads_run_and_hears_ctrl_c(python: &Python) {
              silent = socket.create_server(('127.0.0.1', 0))\n\
              url = f'rtsp://127.0.0.1:{silent.getsockname()[1]}'\n\
              turns, sent = [], []\n\
+             # A shell starts what is to run in the background deaf to it.\n\
+             signal.signal(signal.SIGINT, signal.default_int_handler)\n\
              def other():\n \
              while time.monotonic() < begun + 1: turns.append(time.sleep(0.005))\n \
              sent.append(time.monotonic())\n \

@@ -254,6 +254,11 @@ impl Process {
         self.known.iter().enumerate().all(|(node, known)| node == self.me || known.life == 0)
     }
 
+    /// As in a fleet of two, nobody is there to be asked; so it is for who started anew while others were dead.
+    pub fn knows_only(&self, node: usize) -> bool {
+        self.verdicts.iter().enumerate().all(|(other, verdict)| other == node || verdict.is_none())
+    }
+
     pub fn deaths(&self) -> usize {
         self.verdicts.iter().filter(|verdict| **verdict == Some(Liveness::Dead)).count()
     }

@@ -423,7 +423,8 @@ impl World {
                 let is_alone = (0..nodes).all(|other| other == observer || self.is_cut_off(observer, other));
                 // Who was silent before that may have been suspected by another.
                 let is_since = matches!(pair.truth, Truth::Silent { since } if since >= self.split_at);
-                self.require(Invariant::AloneJudgesNobody, nodes == 2 || !(is_alone && is_since), || {
+                let nobody_to_ask = self.machines[observer].process.as_ref().is_some_and(|it| it.knows_only(node));
+                self.require(Invariant::AloneJudgesNobody, nobody_to_ask || !(is_alone && is_since), || {
                     format!("n{node:02} is dead to n{observer:02}, which is alone")
                 })?;
                 let pairs = &self.pairs[observer * nodes..(observer + 1) * nodes];
