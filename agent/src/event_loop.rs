@@ -10,15 +10,16 @@ use std::time::Duration;
 use mtxfleet_leader::cloud::CloudError;
 use mtxfleet_leader::election::LeaseAnswer;
 use mtxfleet_leader::growing::IntentAnswer;
-use mtxfleet_wire::{Control, DrainRefusal, DrainView, FleetEvent, MemberView, Role, Terms, WorkerReport};
+use mtxfleet_wire::{Control, DrainRefusal, DrainView, FleetEvent, MemberView, Role, Terms};
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::{Instant, MissedTickBehavior};
+use tokio::time::Instant;
 
 use crate::config::ClusterKey;
 use crate::edge::availability_file::AvailabilityFile;
 use crate::edge::checks::{self, Checked};
 use crate::edge::clock::Clock;
 use crate::edge::cloud::{Answered, CloudHandle};
+use crate::edge::forwarder::Forwarder;
 use crate::edge::gossip::Gossip;
 use crate::edge::http::{EventFeed, HttpRequest, Snapshot};
 use crate::edge::inventory;
@@ -40,10 +41,6 @@ use crate::node::{Node, Now};
 
 /// A step of a drain.
 const BRISK: Duration = Duration::from_millis(100);
-/// A look at MediaMTX during a drain.
-const BRISK_LOOK: Duration = Duration::from_millis(200);
-/// Between two looks: how many sessions there are.
-const GLANCE_EVERY: Duration = Duration::from_millis(250);
 /// Machine figures are read this often.
 const MACHINE_EVERY: Duration = Duration::from_secs(1);
 /// Passing on a report, and leaving.
@@ -499,76 +496,6 @@ async fn from_some<T>(events: &mut Option<mpsc::Receiver<T>>) -> Option<T> {
     match events {
         Some(events) => events.recv().await,
         None => std::future::pending().await,
-    }
-}
-
-/// Looks at MediaMTX at the pace that is set, in a task of its own: a server that hangs holds nobody up. With `glances`,
-/// which a fleet that sizes itself needs, whoever comes or goes between two looks is seen at once.
-pub async fn look_at_server(
-    mediamtx: Arc<MediaMtx>,
-    clock: Clock,
-    every: Duration,
-    glances: bool,
-    mut pace: watch::Receiver<Pace>,
-    looks: mpsc::Sender<Result<ServerSample, ServerProblem>>,
-) {
-    loop {
-        let every = match *pace.borrow_and_update() {
-            Pace::Calm => every,
-            Pace::Brisk => BRISK_LOOK.min(every),
-        };
-        let mut interval = tokio::time::interval(every);
-        interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        // A session that has just been opened does not read yet: a moment later it does.
-        let mut again = false;
-        loop {
-            tokio::select! {
-                changed = pace.changed() => match changed {
-                    Ok(()) => break,
-                    Err(_) => return,
-                },
-                _ = interval.tick() => again = false,
-                () = somebody_comes_or_goes(&mediamtx, &clock, again), if glances => {
-                    interval.reset();
-                    again = !again;
-                }
-            }
-            let look = mediamtx.sample(&clock).await;
-            if looks.send(look).await.is_err() {
-                return;
-            }
-        }
-    }
-}
-
-async fn somebody_comes_or_goes(mediamtx: &MediaMtx, clock: &Clock, surely: bool) {
-    loop {
-        tokio::time::sleep(GLANCE_EVERY).await;
-        if surely || mediamtx.glance(clock).await {
-            return;
-        }
-    }
-}
-
-/// Passes workers' reports on to the agent that they concern.
-#[derive(Debug, Clone)]
-pub struct Forwarder {
-    pub client: reqwest::Client,
-    pub token: Option<String>,
-}
-
-impl Forwarder {
-    fn forward(&self, http: String, report: WorkerReport) {
-        let url = format!("{}/v1/worker-reports", http.trim_end_matches('/'));
-        let mut request = self.client.post(url).json(&report).timeout(STOP_WITHIN);
-        if let Some(token) = &self.token {
-            request = request.bearer_auth(token);
-        }
-        tokio::spawn(async move {
-            if let Err(error) = request.send().await.and_then(reqwest::Response::error_for_status) {
-                tracing::warn!(%error, "a worker's report was not passed on");
-            }
-        });
     }
 }
 

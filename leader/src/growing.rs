@@ -16,19 +16,21 @@
 //!   or drops it. Without Redis, where one node alone may grow the cluster, there is no intent.
 //! - A listing that failed changes nothing: what was seen last stays, and nothing is asked for on it.
 
+mod counting;
 mod intent;
 mod launches;
+mod replacing;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
-use mtxfleet_wire::{InstanceId, Mono, NodeId, Role, Token};
+use mtxfleet_wire::{InstanceId, Mono, Role, Token};
 
-use crate::cloud::{CALL_WITHIN, CloudAnswer, CloudAsk, CloudCall, CloudError, Group, InstanceState};
-use crate::engine::{Condition, NodeView};
+use crate::cloud::{CALL_WITHIN, CloudAnswer, CloudAsk, CloudCall, CloudError, Group};
 pub use intent::{Found, Intent, IntentAnswer, IntentAsk, IntentOrder};
 pub use launches::LaunchTimes;
 use launches::Launches;
+use replacing::Replacing;
 
 /// A listing is good enough to grow on for so long; an older one is made anew first, and decided on again.
 const FRESH: Duration = Duration::from_secs(2);
@@ -49,13 +51,6 @@ const AFTER_REFUSAL: Duration = Duration::from_secs(30);
 
 /// A predecessor's intent is finished for so long; then its reasons may have passed.
 const INTENT_HOLDS: Duration = Duration::from_secs(30);
-
-/// An instance that has had its time to boot counts for so long more, and until the next listing: it is being replaced, or
-/// not, by then.
-const JUDGED_WITHIN: Duration = Duration::from_secs(20);
-
-/// An instance that was ended is not ended again before.
-const END_AGAIN: Duration = Duration::from_secs(60);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Settings {
@@ -164,15 +159,7 @@ pub struct Growing {
     failures: u32,
     problem: Option<String>,
     launches: Launches,
-    /// With the size that was wanted when each was found out.
-    replace: BTreeMap<InstanceId, u32>,
-    ended: BTreeMap<InstanceId, Mono>,
-    /// Of those to be replaced, the ones that the cloud refused to end.
-    kept: BTreeSet<InstanceId>,
-    ending: Option<(u64, InstanceId, Mono)>,
-    /// A cloud that keeps one instance still launches others: these pauses hold up no growth.
-    end_pause_until: Mono,
-    end_failures: u32,
+    replacing: Replacing,
 }
 
 impl Growing {
@@ -197,12 +184,7 @@ impl Growing {
             failures: 0,
             problem: None,
             launches: Launches::default(),
-            replace: BTreeMap::new(),
-            ended: BTreeMap::new(),
-            kept: BTreeSet::new(),
-            ending: None,
-            end_pause_until: Mono::default(),
-            end_failures: 0,
+            replacing: Replacing::default(),
         }
     }
 
@@ -219,10 +201,7 @@ impl Growing {
     /// Dead or hopeless instances that others are to take the place of.
     pub fn replace(&mut self, instances: BTreeSet<InstanceId>) {
         let wanted = self.goal.as_ref().map_or(u32::MAX, |aim| aim.goal.size.saturating_sub(self.places_held()));
-        self.kept.retain(|kept| instances.contains(kept));
-        let before = std::mem::take(&mut self.replace);
-        let with_size = |id: InstanceId| (before.get(&id).copied().unwrap_or(wanted), id);
-        self.replace = instances.into_iter().map(with_size).map(|(size, id)| (id, size)).collect();
+        self.replacing.set(instances, wanted);
     }
 
     /// The newest complete listing, while it is fresh enough to act on, and this node may act.
@@ -271,22 +250,10 @@ impl Growing {
             let leave = self.leave;
             return self.pass_time(now, leave);
         }
-        if let Some((_, instance, _)) = self.ending.take_if(|(asked, ..)| *asked == number) {
-            match answer {
-                Ok(_) => {
-                    self.kept.remove(&instance);
-                    self.ended.insert(instance, now);
-                    self.next_listing = now;
-                    self.end_failures = 0;
-                }
-                Err(error) => {
-                    if matches!(error, CloudError::Refused(_)) {
-                        self.kept.insert(instance.clone());
-                    }
-                    self.problem = Some(format!("{instance} is not ended: {error}"));
-                    self.end_pause_until = now + pause_after(&error, self.end_failures);
-                    self.end_failures = self.end_failures.saturating_add(1);
-                }
+        if let Some(ended) = self.replacing.answered(now, number, &answer) {
+            match ended {
+                Ok(()) => self.next_listing = now,
+                Err(why) => self.problem = Some(why),
             }
             return Vec::new();
         }
@@ -351,30 +318,6 @@ impl Growing {
         self.pass_time(now, leave)
     }
 
-    /// Instances that were asked for and have no node yet, as the engine counts nodes. `known`: the instances of all
-    /// members that gossip knows, in whatever state.
-    #[must_use]
-    pub fn launching(&self, now: Mono, known: &BTreeSet<InstanceId>) -> Vec<NodeView> {
-        let Some(seen) = &self.seen else { return Vec::new() };
-        let without_node = seen.group.present().filter(|i| !known.contains(&i.id) && !self.replace.contains_key(&i.id));
-        let booting = without_node.filter(|instance| self.may_boot(now, &instance.id)).map(|i| i.zone.clone());
-        let missing = self.pending(now, &seen.group) + self.places_held();
-        let missing = std::iter::repeat_n(String::new(), missing as usize);
-        let view = |(number, zone): (usize, String)| NodeView {
-            // A name that no agent has: a node that is not there yet is never told anything.
-            node: NodeId::new(format!("launching-{}", number + 1)).expect("letters, a dash and a number are valid"),
-            condition: Condition::Launching,
-            loads: Vec::new(),
-            cpu: None,
-            zone,
-            version: String::new(),
-            to_move: 0,
-            protected: true,
-            orchestrating: false,
-        };
-        booting.chain(missing).enumerate().map(view).collect()
-    }
-
     /// From launch to service, as seen of this group's last launches; `None` before the first.
     #[must_use]
     pub fn lead(&self) -> Option<Duration> {
@@ -431,9 +374,8 @@ impl Growing {
             self.step = Step::Fresh { ask_at: now };
             (self.open, self.found, self.goal, self.seen, self.short_since) = (None, None, None, None, None);
             (self.listing, self.next_listing, self.listing_failures) = (None, now, 0);
-            (self.ending, self.pause_until, self.failures, self.problem) = (None, now, 0, None);
-            (self.end_pause_until, self.end_failures) = (now, 0);
-            self.kept.clear();
+            (self.pause_until, self.failures, self.problem) = (now, 0, None);
+            self.replacing.begin_term(now);
         }
         self.leave = leave;
     }
@@ -444,7 +386,11 @@ impl Growing {
             self.listing = None;
             self.not_listed(now, CloudError::TimedOut.to_string());
         }
-        self.ending.take_if(|(.., asked)| late(*asked));
+        if let Some(why) = self.replacing.give_up_waiting(now) {
+            self.problem = Some(why);
+            // It may have been carried out.
+            self.next_listing = now;
+        }
         match self.step {
             Step::Reading { asked, .. } if late(asked) => self.step = Step::Fresh { ask_at: now },
             Step::Writing { asked, .. } | Step::Calling { asked, .. } if late(asked) => {
@@ -506,26 +452,6 @@ impl Growing {
         }
     }
 
-    /// What has to be desired for the goal; `None` when that is so already.
-    fn wanted(&self, now: Mono, group: &Group, goal: &Goal) -> Option<u32> {
-        let known: BTreeSet<InstanceId> = goal.seats.iter().filter_map(|seat| seat.instance.clone()).collect();
-        let counted = goal.seats.iter().filter(|seat| seat.counted).count() + self.launching(now, &known).len();
-        let missing = goal.size.saturating_sub(counted as u32);
-        let present = group.present().count() as u32;
-        // Launched unasked: each takes one off the number when it is drained, and at the least none could be.
-        let adopted = group.desired <= group.min && present > group.desired;
-        let desired = (present + self.pending(now, group) + missing).min(group.max);
-        ((missing > 0 || adopted) && desired > group.desired).then_some(desired)
-    }
-
-    /// What a predecessor was about to ask for, if nothing has happened since.
-    fn inherited(&self, now: Mono, group: &Group) -> Option<u32> {
-        let (intent, written) = self.found.as_ref()?;
-        let holds = now.since(*written) <= INTENT_HOLDS && group.desired == intent.from;
-        let desired = intent.desired.min(group.max);
-        (holds && desired > group.desired).then_some(desired)
-    }
-
     fn call(&mut self, now: Mono, leave: Leave, intent: Intent) -> Option<Ask> {
         let not_after = match leave {
             Leave::Term { until, .. } => Some(until),
@@ -561,8 +487,7 @@ impl Growing {
         self.next_listing = now + self.settings.poll_every;
         let short = group.desired as usize > group.present().count();
         self.short_since = short.then(|| self.short_since.unwrap_or(now));
-        let is_there = |id: &InstanceId| group.instance(id).is_some();
-        self.ended.retain(|id, _| is_there(id));
+        self.replacing.listed(&group);
         self.launches.listed(now, &group);
         self.seen = Some(Seen { group, at: now, number });
     }
@@ -579,64 +504,19 @@ impl Growing {
         self.failures = self.failures.saturating_add(1);
     }
 
-    /// One that is to be replaced holds the place of the one that comes after it; nothing comes after one that is kept.
-    fn places_held(&self) -> u32 {
-        let held = |id: &InstanceId| self.replace.contains_key(id) && !self.kept.contains(id);
-        self.seen.as_ref().map_or(0, |seen| seen.group.present().filter(|instance| held(&instance.id)).count() as u32)
-    }
-
-    /// As many as were wanted serve, or come, without any that is to be replaced: where one was ill for long, another was
-    /// launched in its stead. `None` before there is a decision on the newest listing.
-    fn is_made_up_for(&self, now: Mono, seen: &Seen, instance: &InstanceId) -> Option<bool> {
-        // Where nobody decides on a size, none was launched in anybody's stead.
-        let Some(aim) = &self.goal else { return Some(false) };
-        if now.since(aim.at) > GOAL_HOLDS || aim.listing != Some(seen.number) {
-            return None;
-        }
-        let replaced = |id: &InstanceId| self.replace.contains_key(id);
-        let seats = &aim.goal.seats;
-        let serve = seats.iter().filter(|seat| seat.counted && !seat.instance.as_ref().is_some_and(replaced)).count();
-        let known: BTreeSet<&InstanceId> = seats.iter().filter_map(|seat| seat.instance.as_ref()).collect();
-        let comes = |id: &InstanceId| !known.contains(id) && !replaced(id) && self.may_boot(now, id);
-        let come = seen.group.present().filter(|instance| comes(&instance.id)).count();
-        let there = (serve + come) as u32 + self.pending(now, &seen.group);
-        Some(there >= *self.replace.get(instance)? && seen.group.desired > seen.group.min)
-    }
-
     /// One at a time, and never without a lease.
     fn end_one(&mut self, now: Mono, leave: Leave) -> Option<Ask> {
         let Leave::Term { until, .. } = leave else { return None };
         let seen = self.seen.as_ref().filter(|seen| now.since(seen.at) <= self.settings.poll_every + ANSWER_WITHIN)?;
-        if self.ending.is_some() || now < self.end_pause_until || now + CALL_WITHIN >= until {
+        if now + CALL_WITHIN >= until {
             return None;
         }
-        let due = |id: &&InstanceId| self.ended.get(*id).is_none_or(|at| now.since(*at) > END_AGAIN);
-        let there = |id: &&InstanceId| seen.group.instance(id).is_some_and(|i| i.state != InstanceState::Ending);
-        let instance = self.replace.keys().filter(there).find(due)?.clone();
-        // What the last one left behind is listed first.
-        if self.ended.values().any(|ended| *ended > seen.at) {
-            return None;
-        }
+        let instance = self.replacing.due(now, &seen.group, seen.at)?.clone();
         let decrement = self.is_made_up_for(now, seen, &instance)?;
         let number = self.number();
-        self.ending = Some((number, instance.clone(), now));
+        self.replacing.asked(now, number, instance.clone());
         let call = CloudCall::End { instance, decrement };
         Some(Ask::Cloud(CloudAsk { number, role: self.role, call, not_after: Some(until) }))
-    }
-
-    /// Instances that are desired and not even listed yet. A cloud that launches nothing is not waited for for ever.
-    fn pending(&self, now: Mono, group: &Group) -> u32 {
-        let waits = self.short_since.is_some_and(|since| now.since(since) < self.settings.boot_deadline);
-        if waits { group.desired.saturating_sub(group.present().count() as u32) } else { 0 }
-    }
-
-    fn boots(&self, now: Mono, instance: &InstanceId) -> bool {
-        self.launches.age(now, instance).is_some_and(|age| age < self.settings.boot_deadline)
-    }
-
-    fn may_boot(&self, now: Mono, instance: &InstanceId) -> bool {
-        let until = self.settings.boot_deadline + self.settings.poll_every + JUDGED_WITHIN;
-        self.launches.age(now, instance).is_some_and(|age| age < until)
     }
 
     fn number(&mut self) -> u64 {

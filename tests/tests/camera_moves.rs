@@ -277,9 +277,7 @@ async fn a_drain_of_many_pulled_cameras_loses_nothing() {
         let id = worker.id.clone();
         recordings.push((id, worker.stop().await));
     }
-    // What the workers got last is in the recording then.
-    tokio::time::sleep(Duration::from_millis(1500)).await;
-    let truth = truth.stop().await;
+    let truth = truth.stop_when_level().await;
     let mut frames = 0;
     for (id, recording) in recordings {
         let compared = compare::compare(&truth.arrivals, &recording.arrivals, recording.ended).expect("comparable");

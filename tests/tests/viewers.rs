@@ -1,5 +1,5 @@
 //! Viewers in a browser, on MediaMTX's own pages through HAProxy: what a drain, a crash, a Redis outage and a node that
-//! comes are to them.
+//! comes are to them; and what an ingestion node that drains or crashes is to them, to a worker and to its camera.
 
 use std::time::{Duration, Instant};
 
@@ -8,11 +8,12 @@ use mtxfleet_tests::lab::agent::client;
 use mtxfleet_tests::lab::browser::{Seen, Viewer};
 use mtxfleet_tests::lab::camera::CameraKind;
 use mtxfleet_tests::lab::node::Settings;
+use mtxfleet_tests::lab::pulled_camera::Publisher;
 use mtxfleet_tests::lab::redis::Keeps;
 use mtxfleet_tests::lab::wait::{PATIENCE, wait_for};
 use mtxfleet_tests::lab::{self, Lab, drain};
-use mtxfleet_tests::notes;
 use mtxfleet_tests::server_binary::{self, ServerBinary};
+use mtxfleet_tests::{compare, notes};
 use mtxfleet_wire::{DrainOutcome, NodeId, Role};
 
 const DRAIN_WITHIN: Duration = Duration::from_secs(60);
@@ -34,16 +35,29 @@ const UNTOUCHED: Duration = Duration::from_secs(5);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn browsers_are_cut_once_by_a_drain_and_come_back_through_the_same_url_on_mediamtx() {
-    let what = "HLS and WebRTC viewers in a browser";
+    if let Some(server) = real("HLS and WebRTC viewers in a browser").await {
+        browsers_watch(server).await.expect("they watch");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_ingestion_node_that_goes_cuts_all_once_and_they_come_back_through_the_same_url_on_mediamtx() {
+    if let Some(server) = real("viewers in a browser of a camera whose ingestion node goes").await {
+        an_ingestion_node_goes(server).await.expect("they watch");
+    }
+}
+
+async fn real(what: &str) -> Option<ServerBinary> {
     if let Some(missing) = Viewer::missing() {
         notes::skipped(what, &missing);
-        return;
+        return None;
     }
     let found = tokio::task::spawn_blocking(server_binary::find_real).await.expect("no panic");
-    match found.expect("MEDIAMTX_BIN works, when it is set") {
-        Ok(server) => browsers_watch(server).await.expect("they watch"),
-        Err(reasons) => notes::skipped(what, &format!("needs MediaMTX itself: {}", reasons.join("; "))),
-    }
+    let server = found.expect("MEDIAMTX_BIN works, when it is set");
+    let absent = |reasons: Vec<String>| {
+        notes::skipped(what, &format!("needs MediaMTX itself: {}", reasons.join("; ")));
+    };
+    server.map_err(absent).ok()
 }
 
 async fn browsers_watch(server: ServerBinary) -> Result<()> {
@@ -51,12 +65,7 @@ async fn browsers_watch(server: ServerBinary) -> Result<()> {
     let settings = Settings { drain: DRAIN.to_owned(), ..Settings::demo() };
     let builder = Lab::builder().cameras([CameraKind::H264]).settings(settings).redis(Some(Keeps::Nothing));
     let mut lab = builder.server(server).web().start().await?;
-    let web = lab.balancer.web.clone().context("the lab has web frontends")?;
-    let mut viewers = Vec::new();
-    for (kind, at) in [(Kind::Hls, web.hls.bind), (Kind::WebRtc, web.whep.bind)] {
-        let url = format!("http://{at}/cam1/");
-        viewers.push((kind, Viewer::watch(kind.name(), &url, lab.folder(), &lab.logs()).await?));
-    }
+    let viewers = watch(&lab).await?;
     let plain = lab.plain_reader("cam1");
     wait_for("the plain reader", PATIENCE, async || if plain.receives() { Ok(()) } else { Err("nothing") }).await?;
 
@@ -110,7 +119,9 @@ async fn browsers_watch(server: ServerBinary) -> Result<()> {
         }
         let record = drain::follow(agent, &order.drain, DRAIN_WITHIN, |_| {}).await?;
         ensure!(record.outcome == DrainOutcome::Completed, "{record:#?}");
-        let seen = comes_back(&lab, *kind, viewer, &was).await.with_context(|| format!("{kind:?}, after a drain"))?;
+        let seen = comes_back(&lab, *kind, viewer, |now| now.node != was.node)
+            .await
+            .with_context(|| format!("{kind:?}, after a drain"))?;
         ensure!(seen.url == url, "{kind:?}: {seen:?}");
         agent.undrain().await?.map_err(|refused| anyhow::anyhow!("{refused:?}"))?;
         lab.wait_in_service(&was.node, PATIENCE).await?;
@@ -125,7 +136,9 @@ async fn browsers_watch(server: ServerBinary) -> Result<()> {
         let node = lab.node_mut(&was.node)?;
         node.server.process.kill();
         node.agent.process.kill();
-        let seen = comes_back(&lab, *kind, viewer, &was).await.with_context(|| format!("{kind:?}, after a crash"))?;
+        let seen = comes_back(&lab, *kind, viewer, |now| now.node != was.node)
+            .await
+            .with_context(|| format!("{kind:?}, after a crash"))?;
         notes::ran(&format!(
             "a browser on {kind:?}, its node killed: back by itself; stood still {}",
             stood_still(&seen, cuts)
@@ -135,6 +148,97 @@ async fn browsers_watch(server: ServerBinary) -> Result<()> {
         node.server.process.restart()?;
         node.restart_agent().await?;
         lab.wait_in_service(&was.node, DRAIN_WITHIN).await?;
+    }
+    Ok(())
+}
+
+/// The camera publishes, and the distribution node redirects its MediaMTX to the owner.
+async fn an_ingestion_node_goes(server: ServerBinary) -> Result<()> {
+    let _alone = lab::alone().await;
+    let builder = Lab::builder().ingestion(2).distribution(1).pulled([CameraKind::H264]).settings(Settings::demo());
+    let mut lab = builder.server(server).web().start().await?;
+    let _camera = Publisher::start(&lab.pulled[0], lab.balancer.ingest, &lab.logs())?;
+    let first = owner_beside(&lab, None).await?;
+    let truth = lab.record_camera("cam1").await?;
+    let viewers = watch(&lab).await?;
+    let worker = lab.worker("worker", "cam1").await?;
+    let receives = async || if truth.receives() && worker.frames() > 0 { Ok(()) } else { Err("nothing") };
+    wait_for("the worker", PATIENCE, receives).await?;
+
+    let was = all_settled(&lab, &viewers).await?;
+    let record = drain::run(&lab.node(&first)?.agent, "test", DRAIN_WITHIN, |_| {}).await?;
+    ensure!(record.outcome == DrainOutcome::Completed, "{record:#?}");
+    let second = owner_beside(&lab, Some(&first)).await?;
+    all_come_back(&lab, &viewers, &was, "drained").await?;
+    lab.node(&first)?.agent.undrain().await?.map_err(|refused| anyhow::anyhow!("{refused:?}"))?;
+    lab.wait_in_service(&first, PATIENCE).await?;
+
+    let was = all_settled(&lab, &viewers).await?;
+    let seen = worker.frames();
+    let node = lab.node_mut(&second)?;
+    node.server.process.kill();
+    node.agent.process.kill();
+    owner_beside(&lab, Some(&second)).await?;
+    all_come_back(&lab, &viewers, &was, "killed").await?;
+    let goes_on = async || if worker.frames() > seen + STEADY as usize { Ok(()) } else { Err("few frames") };
+    wait_for("the worker to go on", PATIENCE, goes_on).await?;
+
+    let recording = worker.stop().await;
+    let truth = truth.stop().await;
+    let found = compare::compare(&truth.arrivals, &recording.arrivals, recording.ended)?;
+    let told = &recording.discontinuities;
+    ensure!((found.duplicated, found.out_of_order, found.foreign) == (0, 0, 0), "{found:#?}");
+    ensure!(found.lost > 0 && told.len() >= 2, "each time it lacks what was not sent: {found:#?}, told {told:?}");
+    notes::ran(&format!(
+        "its worker lacks {} frames of a camera that went elsewhere twice, has no other twice or late, and was told: {}",
+        found.lost,
+        told.join("; ")
+    ));
+    Ok(())
+}
+
+/// The node that the camera publishes to, as all nodes see it: another than this one.
+async fn owner_beside(lab: &Lab, gone: Option<&NodeId>) -> Result<NodeId> {
+    let mut found = None;
+    wait_for("the camera to publish", DRAIN_WITHIN, async || -> Result<()> {
+        let streams = lab.of_role(Role::Distribution).next().context("one")?.agent.streams().await?;
+        let owned = streams.iter().find(|s| s.stream.owned && s.stream.flowing && Some(&s.node) != gone);
+        found = Some(owned.with_context(|| format!("{streams:?}"))?.node.clone());
+        Ok(())
+    })
+    .await?;
+    found.context("seen")
+}
+
+async fn watch(lab: &Lab) -> Result<Vec<(Kind, Viewer)>> {
+    let web = lab.balancer.web.clone().context("the lab has web frontends")?;
+    let mut viewers = Vec::new();
+    for (kind, at) in [(Kind::Hls, web.hls.bind), (Kind::WebRtc, web.whep.bind)] {
+        let url = format!("http://{at}/cam1/");
+        viewers.push((kind, Viewer::watch(kind.name(), &url, lab.folder(), &lab.logs()).await?));
+    }
+    Ok(viewers)
+}
+
+async fn all_settled(lab: &Lab, viewers: &[(Kind, Viewer)]) -> Result<Vec<(Session, Seen)>> {
+    let mut all = Vec::new();
+    for (kind, viewer) in viewers {
+        all.push(settled(lab, *kind, viewer).await?);
+    }
+    Ok(all)
+}
+
+/// At the same node, since it is the only one.
+async fn all_come_back(lab: &Lab, viewers: &[(Kind, Viewer)], was: &[(Session, Seen)], what: &str) -> Result<()> {
+    for ((kind, viewer), (was, before)) in viewers.iter().zip(was) {
+        let is_new = |session: &Session| session.id != was.id;
+        let back = comes_back(lab, *kind, viewer, is_new).await;
+        let seen = back.with_context(|| format!("{kind:?}, the ingestion node {what}"))?;
+        ensure!(seen.url == before.url, "{kind:?}: {seen:?}");
+        notes::ran(&format!(
+            "a browser on {kind:?}, the camera's ingestion node {what}: back by itself through the same URL; stood still {}",
+            stood_still(&seen, before.cuts.len())
+        ));
     }
     Ok(())
 }
@@ -154,14 +258,13 @@ async fn drained_and_back(lab: &Lab, node: &NodeId) -> Result<()> {
     lab.wait_in_service(node, PATIENCE).await
 }
 
-/// Waits until the viewer plays steadily over one session, another than before, at another node: it was cut once. A browser
-/// on WebRTC needs some time to find out, and then shows a first picture before the others follow.
-async fn comes_back(lab: &Lab, kind: Kind, viewer: &Viewer, was: &Session) -> Result<Seen> {
+/// Waits until the viewer plays steadily over one session, another than before: it was cut once. A browser on WebRTC needs some time to find out, and then shows a first picture before the others follow.
+async fn comes_back(lab: &Lab, kind: Kind, viewer: &Viewer, is_new: impl Fn(&Session) -> bool) -> Result<Seen> {
     let mut last = None;
     wait_for(format!("{kind:?} to come back"), DRAIN_WITHIN, async || -> Result<()> {
         let seen = viewer.look().await?;
         let now = sessions(lab, kind).await?;
-        ensure!(now.len() == 1 && now[0].node != was.node, "{seen:?} {now:?}");
+        ensure!(now.len() == 1 && is_new(&now[0]), "{seen:?} {now:?}");
         // It counts pictures anew.
         ensure!(seen.still < 0.5 && seen.pictures > STEADY, "{seen:?}");
         last = Some(seen);

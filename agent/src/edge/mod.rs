@@ -6,6 +6,7 @@ pub mod checks;
 pub mod clock;
 pub mod cloud;
 pub mod collectors;
+pub mod forwarder;
 pub mod gossip;
 pub mod http;
 pub mod inventory;

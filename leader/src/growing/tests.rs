@@ -1,10 +1,12 @@
 //! Growing against a cloud and a registry that do as they are told, well or badly.
 
+use std::collections::BTreeMap;
+
 use mtxfleet_wire::RunId;
 use proptest::prelude::*;
 
 use super::*;
-use crate::cloud::Instance;
+use crate::cloud::{Instance, InstanceState};
 
 const MAX: u32 = 20;
 
@@ -14,7 +16,7 @@ struct Mood {
     fails: bool,
     throttles: bool,
     half_lists: bool,
-    /// It sets the number, and its answer is lost.
+    /// It does as told, and its answer is lost.
     mute: bool,
     launches_nothing: bool,
     launches_twice: bool,
@@ -197,6 +199,9 @@ impl World {
                     *state = InstanceState::Ending;
                 }
                 self.ended.push(instance);
+                if self.mood.mute {
+                    return None;
+                }
                 CloudAnswer::Done
             }
         };
@@ -535,6 +540,22 @@ fn an_ill_instance_in_whose_stead_another_was_launched_is_ended_with_decrement()
     world.seconds(60);
     assert_eq!((world.ended.as_slice(), world.desired, world.present()), ([id("i-2")].as_slice(), 3, 3));
     assert_eq!((world.calls.len(), world.born), (1, 4), "one was launched for it, and no more");
+}
+
+#[test]
+fn a_cloud_that_does_not_answer_when_told_to_end_an_instance_is_told_to_people() {
+    let mut world = World::new(3);
+    world.want = Some(3);
+    world.seconds(5);
+    world.mood.mute = true;
+    world.leaving.insert(id("i-2"));
+    world.growing.replace([id("i-2")].into());
+    world.seconds(30);
+    let told = world.growing.progress(world.mono(), &BTreeSet::new()).problem.unwrap_or_default();
+    assert!(told.starts_with("i-2 is not ended: "), "{told:?}");
+    world.mood.mute = false;
+    world.seconds(60);
+    assert_eq!((world.ended.as_slice(), world.desired, world.present()), ([id("i-2")].as_slice(), 3, 3));
 }
 
 #[test]

@@ -13,6 +13,9 @@ use crate::plain_reader::PlainReader;
 /// Between two attempts: "at once", but no busy loop while a server refuses.
 const RECONNECT_AFTER: Duration = Duration::from_millis(50);
 
+/// What has reached one reader reaches another within this time, also on a busy machine.
+const ON_ITS_WAY: Duration = Duration::from_millis(1500);
+
 /// A plain RTSP reader that connects again, to the same URL and at once, whenever it is cut off. It joins nothing.
 ///
 /// It is the demo's control, its ground truth (at the ingestion node, where nothing cuts it off) and its viewers.
@@ -66,6 +69,12 @@ impl ReconnectingReader {
     #[must_use]
     pub fn times_cut_off(&self) -> usize {
         self.past.lock().unwrap_or_else(PoisonError::into_inner).ends.len()
+    }
+
+    /// Stops once all that others have received by now has come here too: they can be compared with this.
+    pub async fn stop_when_level(self) -> Recording {
+        tokio::time::sleep(ON_ITS_WAY).await;
+        self.stop().await
     }
 
     /// Closes the connection and gives what was seen.

@@ -1,7 +1,5 @@
 //! Crashes of distribution nodes, under workers with one leg and with two.
 
-use std::time::Duration;
-
 use anyhow::{Result, ensure};
 use mtxfleet_tests::compare;
 
@@ -109,8 +107,7 @@ async fn two_legs_cost_no_pause(server: ServerBinary) -> Result<()> {
     let wanted = worker.frames() + AT_REST;
     wait_for("frames", WITHIN, async || if worker.frames() >= wanted { Ok(()) } else { Err("few") }).await?;
     let recording = worker.stop().await;
-    tokio::time::sleep(Duration::from_millis(1500)).await;
-    let truth = truth.stop().await;
+    let truth = truth.stop_when_level().await;
     let found = compare::compare(&truth.arrivals, &recording.arrivals, recording.ended)?;
     ensure!(found.is_perfect() && recording.discontinuities.is_empty(), "{found:#?} {:?}", recording.discontinuities);
     ensure!(recording.counters.replayed == 0, "the second leg had it all: {:?}", recording.counters);

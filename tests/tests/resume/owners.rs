@@ -99,9 +99,8 @@ async fn owners_are_killed(server: ServerBinary) -> Result<()> {
     .await?;
     worker.process.kill();
     let lives = worker.lives()?;
-    tokio::time::sleep(Duration::from_millis(1500)).await;
     let plain = plain.stop().await;
-    let truth = truth.stop().await;
+    let truth = truth.stop_when_level().await;
 
     let holes = holes(&truth.arrivals, &lives.frames)?;
     let lost: Vec<usize> = holes.iter().map(|hole| hole.frames).collect();
@@ -164,8 +163,7 @@ async fn a_recording_has_a_hole(server: ServerBinary) -> Result<()> {
     more(&worker, 3 * AWAY).await?;
     worker.process.kill();
     let lives = worker.lives()?;
-    tokio::time::sleep(Duration::from_millis(1500)).await;
-    let truth = truth.stop().await;
+    let truth = truth.stop_when_level().await;
 
     let holes = holes(&truth.arrivals, &lives.frames)?;
     let told: Vec<i64> = lives.gaps.iter().map(told).collect::<Result<_>>()?;
@@ -211,8 +209,7 @@ async fn the_owner_changes_while_the_worker_is_away() -> Result<()> {
     ensure!(record.outcome == DrainOutcome::Completed, "{record:#?}");
     worker.process.kill();
     let lives = worker.lives()?;
-    tokio::time::sleep(Duration::from_millis(1500)).await;
-    let truth = truth.stop().await;
+    let truth = truth.stop_when_level().await;
     ensure!(holes(&truth.arrivals, &lives.frames)?.is_empty() && lives.gaps.is_empty(), "told {:?}", lives.gaps);
     ensure!(lives.recorded > 0, "nothing came from a recording");
     Ok(())

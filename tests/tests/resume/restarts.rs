@@ -50,8 +50,7 @@ async fn a_worker_has_every_frame(server: ServerBinary) -> Result<()> {
     let copy = a_copy_takes_over(&lab, &mut worker).await?;
     let alone = without_redis(&mut lab).await?;
     let (first, copy, alone) = (worker.log()?, copy.log()?, alone.lives()?);
-    tokio::time::sleep(Duration::from_millis(1500)).await;
-    let truth = truth.stop().await.arrivals;
+    let truth = truth.stop_when_level().await.arrivals;
 
     let lives = Lives::of(&first)?;
     let found = compare::compare(&truth, &lives.frames, started)?;

@@ -30,8 +30,9 @@ impl Emitted {
         len: usize,
         joined: bool,
         received: Duration,
+        hash: Option<u64>,
     ) -> Self {
-        Self { time, first_seq, last_seq, len, joined, received, packets: Some(packets), hash: None }
+        Self { time, first_seq, last_seq, len, joined, received, packets: Some(packets), hash }
     }
 
     /// The hash, if it was taken.
@@ -102,18 +103,11 @@ impl History {
             self.first_index += 1;
         }
         while let Some(oldest) = self.get(self.retained_from) {
-            let old = newest.saturating_sub(oldest.received) > self.retained;
+            let old = newest.saturating_sub(oldest.received) >= self.retained;
             if !old && self.retained_bytes <= self.max_retained_bytes {
                 break;
             }
             self.release_oldest();
-        }
-    }
-
-    /// Takes the hash of the unit emitted last, while its packets are there.
-    pub(crate) fn hash_last(&mut self, codec: Codec) {
-        if let Some(last) = self.entries.back_mut() {
-            last.hash(codec);
         }
     }
 

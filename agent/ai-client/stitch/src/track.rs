@@ -11,6 +11,7 @@ use crate::alignment::{self, Mark, Offsets, Search};
 use crate::assembler::{Habits, Joining, Unit};
 use crate::history::{Emitted, History};
 use crate::leg::{LegTrack, Place};
+use crate::payload;
 use crate::stitch::Sink;
 use crate::types::{
     AccessUnit, Discontinuity, DiscontinuityKind, LegKey, Output, RtpPacket, StitchConfig, TrackConfig, TrackId,
@@ -171,15 +172,16 @@ impl Track {
         });
         let renumbers = !offsets.seq_steady;
         leg.met = Some(index);
+        let key = leg.key;
         let last_seq = first_seq + (unit.last_seq - unit.first_seq);
-        self.history.push(Emitted::new(
-            time,
-            (first_seq, last_seq),
-            unit.packets.clone(),
-            unit.len,
-            break_before.is_none(),
-            unit.received,
-        ));
+        let received = unit.received;
+        // Other legs bring it too, and know it by its content.
+        let is_compared = self.legs.iter().enumerate().any(|(other, leg)| other != at && leg.place != Place::Retired);
+        let codec = self.config.codec;
+        let hash = is_compared.then(|| unit.hash.unwrap_or_else(|| payload::content_hash(codec, &unit.packets)));
+        let joined = break_before.is_none();
+        let numbers = (first_seq, last_seq);
+        self.history.push(Emitted::new(time, numbers, unit.packets.clone(), unit.len, joined, received, hash));
         if renumbers {
             self.history.mark_renumbered();
         }
@@ -190,14 +192,10 @@ impl Track {
             index,
             keyframe: unit.keyframe,
             packets: unit.packets,
-            leg: leg.key,
-            received: unit.received,
+            leg: key,
+            received,
             continuation: unit.continuation,
         }));
-        // Other legs bring it too, and know it by its content.
-        if self.legs.iter().enumerate().any(|(other, leg)| other != at && leg.place != Place::Retired) {
-            self.history.hash_last(self.config.codec);
-        }
         for other in (0..self.legs.len()).filter(|other| *other != at) {
             match self.legs[other].place {
                 Place::Aligned(_) => self.legs[other].drop_just_emitted(&self.history, sink.counters),

@@ -10,6 +10,7 @@ mod client;
 mod credentials;
 mod let_go;
 mod listing;
+mod looking;
 mod pulls;
 pub(crate) mod rfc3339;
 mod warm_reader;
@@ -28,6 +29,7 @@ use url::Url;
 pub use client::SettingsError;
 pub use credentials::Credentials;
 pub use let_go::{Configurations, LetGo};
+pub use looking::look_at_server;
 pub use pulls::{MARK_KEY, PullOrders, Pulls, PullsReport};
 pub use warmer::{WarmStatus, Warmer, WarmerSettings};
 
