@@ -11,9 +11,10 @@ use mtxfleet_benches::Figure;
 use mtxfleet_tests::lab::Lab;
 use mtxfleet_tests::lab::camera::CameraKind;
 use mtxfleet_tests::lab::cloud::CloudSettings;
-use mtxfleet_tests::lab::cycles;
 use mtxfleet_tests::lab::node::Settings;
 use mtxfleet_tests::lab::wait::{PATIENCE, wait_for};
+use mtxfleet_tests::lab::{cycles, leadership};
+use mtxfleet_wire::Role;
 use serde_json::json;
 
 const STEPS: usize = 60;
@@ -47,6 +48,8 @@ async fn main() -> Result<()> {
             let receives = async || if reader.receives() { Ok(()) } else { Err("nothing") };
             wait_for("frames at a reader", PATIENCE, receives).await?;
         }
+        // A fleet that has just begun has nobody yet who decides.
+        leadership::wait_reason(&lab, Role::Distribution, &format!("ask for {MIN} node(s)"), PATIENCE).await?;
         for size in MIN + 1..=MAX {
             // Anywhere between two looks, rounds of gossip and decisions.
             tokio::time::sleep(Duration::from_millis(300 + late.len() as u64 * 137 % 1_000)).await;
