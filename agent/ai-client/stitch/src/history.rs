@@ -103,7 +103,8 @@ impl History {
             self.first_index += 1;
         }
         while let Some(oldest) = self.get(self.retained_from) {
-            let old = newest.saturating_sub(oldest.received) >= self.retained;
+            // The last one stays: a leg that is opened next may begin with it, and it must be known again.
+            let old = newest.saturating_sub(oldest.received) > self.retained;
             if !old && self.retained_bytes <= self.max_retained_bytes {
                 break;
             }
