@@ -73,6 +73,25 @@ fn pure_crates_depend_on_nothing_that_acts() {
     assert!(dependencies("mtxfleet-ai-client").contains("tokio"), "the list that is compared is not empty");
 }
 
+/// It shares a crate with the edges, so no list of dependencies keeps it apart.
+#[test]
+fn the_node_knows_no_edge() {
+    let source = root().join("agent/src");
+    let mut files = vec![source.join("node.rs")];
+    let mut folders = vec![source.join("node")];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(&folder).expect("there") {
+            let path = entry.expect("readable").path();
+            if path.is_dir() { folders.push(path) } else { files.push(path) }
+        }
+    }
+    assert!(files.len() > 20, "{files:?}");
+    for file in files {
+        let text = std::fs::read_to_string(&file).expect("readable");
+        assert!(!text.contains("crate::edge"), "{} uses an edge", file.display());
+    }
+}
+
 #[test]
 fn clocks_and_waits_are_banned_in_pure_crates() {
     let root = root().canonicalize().expect("there");

@@ -2,40 +2,16 @@
 
 use std::time::Duration;
 
-use mtxfleet_wire::NodeId;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+
+use crate::node::effect::{CheckList, PeerToCheck};
+use crate::node::event::Checked;
 
 /// For one answer; a server that needs longer serves nobody.
 const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 /// For the command that starts MediaMTX again.
 const RESTART_WITHIN: Duration = Duration::from_secs(25);
-
-/// What to look at.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CheckList {
-    /// `host:port` of this node's own RTSP server, when it is its turn.
-    pub own: Option<String>,
-    pub peers: Vec<PeerToCheck>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PeerToCheck {
-    pub node: NodeId,
-    /// `host:port` of its RTSP server.
-    pub rtsp: String,
-    /// `http://host:port` of its agent.
-    pub http: String,
-}
-
-/// What was seen.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Checked {
-    pub own: Option<bool>,
-    /// Peers, and whether their RTSP port answered. A peer that could not be reached at all, its agent neither, is not
-    /// among them: that says nothing of its server.
-    pub peers: Vec<(NodeId, bool)>,
-}
 
 /// Takes at most 4 s.
 pub async fn check(list: CheckList, client: &reqwest::Client) -> Checked {
@@ -91,6 +67,7 @@ pub async fn restart_server(command: Vec<String>) {
 
 #[cfg(test)]
 mod tests {
+    use mtxfleet_wire::NodeId;
     use tokio::net::TcpListener;
 
     use super::*;

@@ -25,10 +25,10 @@ use mtxfleet_wire::{
     CamerasReport, EventKind, Liveness, LoadReport, Mono, NodeId, NodeState, Role, ServerHealth, StreamName,
 };
 
-use super::effect::Effect;
+use super::effect::{Effect, PullOrders};
+use super::event::PullsReport;
 use super::{Node, Now};
 use crate::config::{Camera, Inventory};
-use crate::edge::mediamtx::{PullOrders, PullsReport};
 
 /// A camera that delivers nothing for so long is said to be unreachable: two attempts of MediaMTX, 5 s apart.
 const UNREACHABLE_AFTER: Duration = Duration::from_secs(12);

@@ -1,25 +1,24 @@
 //! What the node wants done.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
-
-use mtxfleet_leader::plan::Plan;
-use mtxfleet_wire::{
-    CamerasReport, Control, DecisionsReport, DrainId, DrainRefusal, DrainReport, DrainView, FleetEvent, LegRecord,
-    LoadReport, NodeId, NodeRecord, Role, StreamName, StreamRecord, StreamReport, WorkerReport,
-};
 
 use mtxfleet_leader::cloud::CloudAsk;
 use mtxfleet_leader::election::LeaseOrder;
 use mtxfleet_leader::growing::IntentOrder;
-use mtxfleet_wire::{Terms, TermsReport, Token};
+use mtxfleet_leader::plan::Plan;
+use mtxfleet_wire::{
+    CamerasReport, Control, DecisionsReport, DrainId, DrainRefusal, DrainReport, DrainView, FleetEvent, LegRecord,
+    LoadReport, NodeId, NodeRecord, Role, StreamName, StreamRecord, StreamReport, Terms, TermsReport, Token,
+    WorkerReport,
+};
 
 use super::controls::SavedControls;
 use super::draining::Saved;
 use super::event::Ticket;
 use super::fenced::FencedWrites;
 use super::sample::Protocol;
-use crate::edge::checks::CheckList;
-use crate::edge::mediamtx::PullOrders;
+use crate::config::Camera;
 
 #[derive(Debug, Clone, PartialEq)]
 pub enum Effect {
@@ -145,4 +144,30 @@ pub struct Projection {
     pub legs: Vec<LegRecord>,
     /// Peers found dead, whose records this node (the first live one in order) marks `offline`.
     pub offline: Vec<NodeRecord>,
+}
+
+/// Paths of pulled cameras as they are to be in MediaMTX, all of them.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct PullOrders {
+    /// Cameras whose path MediaMTX has to have.
+    pub pull: Vec<Arc<Camera>>,
+    /// Paths of ours that stay as they are: the inventory cannot be read, so nobody knows better.
+    pub keep: BTreeSet<StreamName>,
+}
+
+/// RTSP servers to look at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CheckList {
+    /// `host:port` of this node's own RTSP server, when it is its turn.
+    pub own: Option<String>,
+    pub peers: Vec<PeerToCheck>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PeerToCheck {
+    pub node: NodeId,
+    /// `host:port` of its RTSP server.
+    pub rtsp: String,
+    /// `http://host:port` of its agent.
+    pub http: String,
 }

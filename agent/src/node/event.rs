@@ -1,17 +1,17 @@
 //! What the edges tell the node.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 pub use mtxfleet_leader::Peer;
 use mtxfleet_leader::cloud::{CloudAnswer, CloudError};
 use mtxfleet_leader::election::LeaseAnswer;
 use mtxfleet_leader::growing::IntentAnswer;
-use mtxfleet_wire::{ControlOrder, DrainId, DrainOrder, DrainRefusal, NodeId, Terms, WorkerReport};
+use mtxfleet_wire::{ControlOrder, DrainId, DrainOrder, DrainRefusal, NodeId, StreamName, Terms, WorkerReport};
 
 use super::cameras::InventoryNews;
 use super::effect::BalancerWord;
 use super::fenced::FencedAnswer;
 use super::sample::{MachineSample, ServerProblem, ServerSample};
-use crate::edge::checks::Checked;
-use crate::edge::mediamtx::PullsReport;
 
 #[derive(Debug)]
 pub enum Event {
@@ -116,4 +116,24 @@ pub enum Admission {
     Refused(DrainRefusal),
     /// Redis did not answer.
     Unreachable(String),
+}
+
+/// Paths of pulled cameras as they are in MediaMTX.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct PullsReport {
+    /// Paths that an agent added.
+    pub ours: BTreeSet<StreamName>,
+    /// Cameras whose path is there and is not ours.
+    pub in_the_way: BTreeSet<StreamName>,
+    /// Cameras whose path was refused, with MediaMTX's words.
+    pub refused: BTreeMap<StreamName, String>,
+}
+
+/// What was seen of RTSP servers.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Checked {
+    pub own: Option<bool>,
+    /// Peers, and whether their RTSP port answered. A peer that could not be reached at all, its agent neither, is not
+    /// among them: that says nothing of its server.
+    pub peers: Vec<(NodeId, bool)>,
 }

@@ -7,10 +7,10 @@ use mtxfleet_leader::Member;
 use mtxfleet_wire::{EventKind, HealthReport, Ill, Liveness, Mono, NodeState, Role, ServerHealth, StreamName, Subject};
 
 use super::availability::clusters;
-use super::effect::Effect;
+use super::effect::{CheckList, Effect, PeerToCheck};
+use super::event::Checked;
 use super::health::Signs;
 use super::{Node, Now};
-use crate::edge::checks::{CheckList, Checked, PeerToCheck};
 
 /// A node that has just started knows nobody yet: what it does not see is not missing.
 const SETTLED_AFTER: Duration = Duration::from_secs(15);

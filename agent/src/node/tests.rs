@@ -655,7 +655,7 @@ fn checks_are_asked_for_in_turn_and_a_peer_whose_rtsp_port_is_shut_is_told() {
     assert_eq!(check(&world.after(1_000).apply(Event::Tick)), None);
     let list = check(&world.after(9_000).apply(Event::Tick)).expect("ten seconds later");
     assert!(list.own.is_some() && list.peers.is_empty(), "{list:?}");
-    let seen = crate::edge::checks::Checked { own: Some(true), peers: vec![(id("b"), false), (id("c"), true)] };
+    let seen = event::Checked { own: Some(true), peers: vec![(id("b"), false), (id("c"), true)] };
     world.apply(Event::Checked(seen));
     world.after(1_000).apply(Event::Tick);
     assert_eq!(world.node.load(world.now).health.expect("looked").unreachable, [id("b")]);

@@ -1,28 +1,51 @@
-//! Waits of asyncio: a socket that becomes readable when what is waited for is there.
+//! Waits of asyncio: a socket that becomes readable when what is waited for may be there.
 //!
-//! The event loop watches it as it watches all others, so the threads of the streams never ask for the GIL: a program that
-//! computes holds up nobody's reading.
+//! The event loop watches it as it watches all others, and looks at the wait itself when it is readable: no task and no
+//! thread is woken in between, and the threads of the streams never ask for the GIL, so a program that computes holds up
+//! nobody's reading.
 
+use std::fmt;
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::os::fd::{AsRawFd as _, RawFd};
 use std::os::unix::net::UnixStream;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, Wake, Waker};
 
 use mtxfleet_ai_client::Error;
 use pyo3::prelude::*;
-use tokio::task::AbortHandle;
 
 use crate::errors::to_python;
 use crate::runtime::runtime;
 
+type Wait = Pin<Box<dyn Future<Output = Result<(), Error>> + Send>>;
+
 /// For one wait at a time; then it can be used again. Dropped, it waits no longer.
 #[pyclass(frozen, module = "mtxfleet")]
-#[derive(Debug)]
 pub(crate) struct Bell {
     ear: UnixStream,
-    mouth: Arc<UnixStream>,
-    said: Arc<Mutex<Result<(), Error>>>,
-    waiting: Mutex<Option<AbortHandle>>,
+    clapper: Arc<Clapper>,
+    waiting: Mutex<Option<Wait>>,
+}
+
+/// Rings once, until it is heard.
+struct Clapper {
+    mouth: UnixStream,
+    has_rung: AtomicBool,
+}
+
+impl Wake for Clapper {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        if !self.has_rung.swap(true, Ordering::AcqRel) {
+            // Fails only where nobody listens any more.
+            let _ = (&self.mouth).write(&[1]);
+        }
+    }
 }
 
 #[pymethods]
@@ -32,7 +55,8 @@ impl Bell {
         let (ear, mouth) = UnixStream::pair()?;
         ear.set_nonblocking(true)?;
         mouth.set_nonblocking(true)?;
-        Ok(Self { ear, mouth: Arc::new(mouth), said: Arc::new(Mutex::new(Ok(()))), waiting: Mutex::default() })
+        let clapper = Arc::new(Clapper { mouth, has_rung: AtomicBool::new(false) });
+        Ok(Self { ear, clapper, waiting: Mutex::default() })
     }
 
     /// What the event loop watches for reading.
@@ -40,38 +64,42 @@ impl Bell {
         self.ear.as_raw_fd()
     }
 
-    /// How the wait ended; once the loop says that it did.
-    fn answer(&self) -> PyResult<()> {
-        let mut byte = [0];
-        match (&self.ear).read(&mut byte) {
-            // Woken for nothing: whoever looks for a frame finds none, and waits again.
+    /// Whether the wait is over; to be asked when the loop says that the socket is readable. Raises what ended it.
+    fn answer(&self) -> PyResult<bool> {
+        match (&self.ear).read(&mut [0]) {
             Err(error) if error.kind() == ErrorKind::WouldBlock => {}
             read => drop(read?),
         }
-        let said = std::mem::replace(&mut *self.said.lock().unwrap_or_else(PoisonError::into_inner), Ok(()));
-        said.map_err(|error| to_python(&error))
+        // Before it is looked at: what comes from here on rings again.
+        self.clapper.has_rung.store(false, Ordering::Release);
+        self.look()
     }
 }
 
 impl Bell {
-    /// Rings when `wait` is over.
-    pub(crate) fn after(&self, wait: impl Future<Output = Result<(), Error>> + Send + 'static) -> PyResult<()> {
-        let (mouth, said) = (Arc::clone(&self.mouth), Arc::clone(&self.said));
-        let task = runtime()?.spawn(async move {
-            let outcome = wait.await;
-            *said.lock().unwrap_or_else(PoisonError::into_inner) = outcome;
-            // Fails only where nobody listens any more.
-            let _ = (&*mouth).write(&[1]);
-        });
-        *self.waiting.lock().unwrap_or_else(PoisonError::into_inner) = Some(task.abort_handle());
-        Ok(())
+    /// Rings when `wait` may be over; whether it is already.
+    pub(crate) fn after(&self, wait: impl Future<Output = Result<(), Error>> + Send + 'static) -> PyResult<bool> {
+        *self.waiting.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::pin(wait));
+        self.look()
+    }
+
+    fn look(&self) -> PyResult<bool> {
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(wait) = waiting.as_mut() else { return Ok(true) };
+        // It may start tasks and timers.
+        let _entered = runtime()?.enter();
+        match wait.as_mut().poll(&mut Context::from_waker(&Waker::from(Arc::clone(&self.clapper)))) {
+            Poll::Pending => Ok(false),
+            Poll::Ready(said) => {
+                *waiting = None;
+                said.map(|()| true).map_err(|error| to_python(&error))
+            }
+        }
     }
 }
 
-impl Drop for Bell {
-    fn drop(&mut self) {
-        if let Some(task) = self.waiting.lock().unwrap_or_else(PoisonError::into_inner).take() {
-            task.abort();
-        }
+impl fmt::Debug for Bell {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Bell").field("ear", &self.ear).finish_non_exhaustive()
     }
 }

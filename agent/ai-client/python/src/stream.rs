@@ -94,8 +94,8 @@ impl Source {
         self.wait(python, None, Wait::Open)
     }
 
-    /// The same for asyncio: `bell` rings when it is open, or could not be.
-    fn open_async(&self, bell: &Bell) -> PyResult<()> {
+    /// The same for asyncio: `bell` rings when it is open, or could not be. Whether it is open already.
+    fn open_async(&self, bell: &Bell) -> PyResult<bool> {
         let shared = Arc::clone(&self.0);
         bell.after(async move { shared.reach(Wait::Open).await })
     }
@@ -113,8 +113,9 @@ impl Source {
         self.take()
     }
 
-    /// For asyncio: `bell` rings when [`Source::take`] has something to give, or the stream is over.
-    fn ready_async(&self, bell: &Bell) -> PyResult<()> {
+    /// For asyncio: `bell` rings when [`Source::take`] has something to give, or the stream is over. Whether that is so
+    /// already.
+    fn ready_async(&self, bell: &Bell) -> PyResult<bool> {
         let shared = Arc::clone(&self.0);
         bell.after(async move { shared.reach(Wait::Item).await })
     }
@@ -151,7 +152,7 @@ impl Source {
         Ok(())
     }
 
-    fn close_async(&self, bell: &Bell) -> PyResult<()> {
+    fn close_async(&self, bell: &Bell) -> PyResult<bool> {
         let shared = Arc::clone(&self.0);
         bell.after(async move {
             shared.close().await;

@@ -30,7 +30,7 @@ pub use client::SettingsError;
 pub use credentials::Credentials;
 pub use let_go::{Configurations, LetGo};
 pub use looking::look_at_server;
-pub use pulls::{MARK_KEY, PullOrders, Pulls, PullsReport};
+pub use pulls::{MARK_KEY, Pulls};
 pub use warmer::{WarmStatus, Warmer, WarmerSettings};
 
 use self::client::Client;

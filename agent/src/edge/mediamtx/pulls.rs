@@ -18,6 +18,8 @@ use tokio::sync::{mpsc, watch};
 use super::client::{Answer, Client};
 use super::{MediaMtx, ServerProblem, listing};
 use crate::config::Camera;
+use crate::node::effect::PullOrders;
+use crate::node::event::PullsReport;
 
 /// The overlay of a Raspberry Pi's own camera: free text, without effect where the source is another.
 pub const MARK_KEY: &str = "rpiCameraTextOverlay";
@@ -25,26 +27,6 @@ const MARK: &str = "mtxfleet camera ";
 
 /// What failed is tried again after this long.
 const TRY_AGAIN: Duration = Duration::from_secs(1);
-
-/// What is to be, the whole of it.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct PullOrders {
-    /// Cameras whose path MediaMTX has to have.
-    pub pull: Vec<Arc<Camera>>,
-    /// Paths of ours that stay as they are: the inventory cannot be read, so nobody knows better.
-    pub keep: BTreeSet<StreamName>,
-}
-
-/// What is.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct PullsReport {
-    /// Paths that an agent added.
-    pub ours: BTreeSet<StreamName>,
-    /// Cameras whose path is there and is not ours.
-    pub in_the_way: BTreeSet<StreamName>,
-    /// Cameras whose path was refused, with MediaMTX's words.
-    pub refused: BTreeMap<StreamName, String>,
-}
 
 /// Takes orders, which a task of its own carries out. Dropping it ends the task, and leaves the paths as they are.
 #[derive(Debug)]

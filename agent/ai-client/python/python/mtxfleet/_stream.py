@@ -261,7 +261,7 @@ class Stream:
             item = self._source.take()
         return self._noted(item)
 
-    async def _until(self, begin: Callable[[Bell], None]) -> None:
+    async def _until(self, begin: Callable[[Bell], bool]) -> None:
         # A task that closes the stream may wait beside one that reads it: each has a bell of its own.
         watched = _Watched()
         try:
@@ -299,13 +299,14 @@ class _Watched:
         self._rung: asyncio.Future[None] | None = None
         self._loop = asyncio.get_running_loop()
 
-    async def until(self, begin: Callable[[Bell], None]) -> None:
+    async def until(self, begin: Callable[[Bell], bool]) -> None:
         if self._bell is None:
             self._bell = Bell()
             self._loop.add_reader(self._bell.fileno(), self._settle)
-        self._rung = self._loop.create_future()
         try:
-            begin(self._bell)
+            if begin(self._bell):
+                return
+            self._rung = self._loop.create_future()
             await self._rung
         except BaseException:
             # Cancelled, for one: a bell that may still ring is of no use for the next wait.
@@ -318,16 +319,18 @@ class _Watched:
             self._loop.remove_reader(bell.fileno())
 
     def _settle(self) -> None:
-        if self._bell is None or self._rung is None:
+        if self._bell is None:
             return
+        rung = self._rung if self._rung is not None and not self._rung.done() else None
         try:
-            self._bell.answer()
+            # Also when nobody waits: heard, or it would go on ringing.
+            over = self._bell.answer()
         except Exception as error:
-            if not self._rung.done():
-                self._rung.set_exception(error)
+            if rung is not None:
+                rung.set_exception(error)
             return
-        if not self._rung.done():
-            self._rung.set_result(None)
+        if over and rung is not None:
+            rung.set_result(None)
 
 
 def serve_metrics(port: int = 0, host: str = "127.0.0.1") -> int:
