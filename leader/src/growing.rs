@@ -99,7 +99,7 @@ pub enum Ask {
 pub struct Progress {
     pub desired: Option<u32>,
     pub present: Option<u32>,
-    /// Seconds since the cloud was listed last; `None`: not in this term.
+    /// Since the cloud was listed last; `None`: not in this term.
     pub listed: Option<Duration>,
     pub failures: u32,
     /// For how long more have been desired than are there.
@@ -158,6 +158,8 @@ pub struct Growing {
     pause_until: Mono,
     failures: u32,
     problem: Option<String>,
+    /// Why the registry did not answer the last time.
+    registry: Option<String>,
     launches: Launches,
     replacing: Replacing,
 }
@@ -183,6 +185,7 @@ impl Growing {
             pause_until: Mono::default(),
             failures: 0,
             problem: None,
+            registry: None,
             launches: Launches::default(),
             replacing: Replacing::default(),
         }
@@ -250,11 +253,9 @@ impl Growing {
             let leave = self.leave;
             return self.pass_time(now, leave);
         }
-        if let Some(ended) = self.replacing.answered(now, number, &answer) {
-            match ended {
-                Ok(()) => self.next_listing = now,
-                Err(why) => self.problem = Some(why),
-            }
+        if self.replacing.answered(now, number, &answer) {
+            // Also after a failure: it may have been carried out.
+            self.next_listing = now;
             return Vec::new();
         }
         let Step::Calling { number: asked, intent, .. } = &self.step else { return Vec::new() };
@@ -289,6 +290,10 @@ impl Growing {
             _ => return Vec::new(),
         };
         let leave = self.leave;
+        self.registry = match &answer {
+            IntentAnswer::Unreachable(why) => Some(format!("the registry: {why}")),
+            _ => None,
+        };
         match (answer, step) {
             (IntentAnswer::Found(found), Step::Reading { .. }) => {
                 self.found = found.map(|found| (found.intent, Mono(now.0.saturating_sub(found.age))));
@@ -305,14 +310,10 @@ impl Growing {
                 self.step = Step::Fresh { ask_at: now };
                 return Vec::new();
             }
-            (IntentAnswer::Unreachable(why), Step::Reading { .. }) => {
-                self.problem = Some(format!("the registry: {why}"));
+            (IntentAnswer::Unreachable(_), Step::Reading { .. }) => {
                 self.step = Step::Fresh { ask_at: now + FIRST_PAUSE };
             }
-            (IntentAnswer::Unreachable(why), _) => {
-                self.problem = Some(format!("the registry: {why}"));
-                self.pause_until = now + FIRST_PAUSE;
-            }
+            (IntentAnswer::Unreachable(_), _) => self.pause_until = now + FIRST_PAUSE,
             _ => {}
         }
         self.pass_time(now, leave)
@@ -356,7 +357,7 @@ impl Growing {
             listed: seen.map(|seen| now.since(seen.at)),
             failures: self.failures.max(self.listing_failures),
             short_for: self.short_since.map(|since| now.since(since)),
-            problem: self.problem.clone(),
+            problem: self.problem.as_ref().or(self.registry.as_ref()).or(self.replacing.problem()).cloned(),
             orphans: orphans.collect(),
         }
     }
@@ -374,7 +375,7 @@ impl Growing {
             self.step = Step::Fresh { ask_at: now };
             (self.open, self.found, self.goal, self.seen, self.short_since) = (None, None, None, None, None);
             (self.listing, self.next_listing, self.listing_failures) = (None, now, 0);
-            (self.pause_until, self.failures, self.problem) = (now, 0, None);
+            (self.pause_until, self.failures, self.problem, self.registry) = (now, 0, None, None);
             self.replacing.begin_term(now);
         }
         self.leave = leave;
@@ -386,9 +387,7 @@ impl Growing {
             self.listing = None;
             self.not_listed(now, CloudError::TimedOut.to_string());
         }
-        if let Some(why) = self.replacing.give_up_waiting(now) {
-            self.problem = Some(why);
-            // It may have been carried out.
+        if self.replacing.give_up_waiting(now) {
             self.next_listing = now;
         }
         match self.step {

@@ -17,6 +17,10 @@ use crate::playback::{self, wall_now};
 use crate::resume::{Known, Live, Need, Out, Recorded, Splice, TakeEnd};
 use crate::wall::WallClock;
 
+/// A frame of before this life can have a later time than its beginning: by another node's clock, and by the order of
+/// B-frames, whose time is that of their showing.
+const CLOCKS_APART: Duration = Duration::from_millis(500);
+
 /// Frames that may wait for a recording. More, and they go on without it.
 const MOST_HELD: usize = 4096;
 const MOST_HELD_BYTES: usize = 64 << 20;
@@ -301,17 +305,27 @@ impl Assembly {
         self.out.push_back(Item::Frame(frame));
     }
 
+    /// Whether an earlier life may have had a frame of this time.
+    fn may_be_known(&self, wall: Duration) -> bool {
+        self.born.is_some_and(|born| wall < born + CLOCKS_APART)
+    }
+
     /// What the splice has for the application.
     fn hand_over(&mut self) {
         self.note_unproven();
         while let Some(out) = self.splice.as_mut().and_then(Splice::poll) {
             let frame = match out {
-                Out::Live { known, frame } => Frame { rtp_time: known.time, entry: self.note(known), ..frame },
+                Out::Live { known, frame } => Frame {
+                    rtp_time: known.time,
+                    replayed: self.may_be_known(known.wall),
+                    entry: self.note(known),
+                    ..frame
+                },
                 Out::Recorded { known, decode_only, frame } => Frame {
                     rtp_time: known.time,
                     wall: UNIX_EPOCH.checked_add(known.wall),
                     decode_only,
-                    replayed: self.born.is_some_and(|born| known.wall < born),
+                    replayed: self.may_be_known(known.wall),
                     entry: if decode_only { None } else { self.note(known) },
                     ..frame
                 },

@@ -15,6 +15,7 @@ use mtxfleet_wire::{
 };
 use redis::aio::MultiplexedConnection;
 use tokio::sync::{oneshot, watch};
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use crate::config::Settings;
@@ -29,6 +30,9 @@ const ANSWER: Duration = Duration::from_secs(1);
 
 /// At the start, before the journal has to do.
 const CLAIM_WITHIN: Duration = Duration::from_secs(3);
+
+/// The disk gets this long for a small file; Redis waits for it so long at most.
+const JOURNAL_WITHIN: Duration = Duration::from_secs(1);
 
 /// After a failure.
 const RETRY: Duration = Duration::from_secs(1);
@@ -134,7 +138,9 @@ pub(crate) struct Store {
     began: Instant,
     redis: Option<MultiplexedConnection>,
     redis_from: Instant,
-    journal: Option<Journal>,
+    journal: Option<Arc<Journal>>,
+    /// A write that the disk has not done in time: until it is over, there is no other.
+    hangs: Option<JoinHandle<Result<(), JournalError>>>,
     /// Frames finished with in earlier lives.
     done_before: u64,
 }
@@ -146,7 +152,7 @@ impl Store {
         rules: Checkpoints,
     ) -> Result<(Self, Start, Vec<Known>), CheckpointError> {
         let journal = match &rules.journal {
-            Some(folder) => Some(Journal::open(folder, &settings.worker, &settings.stream)?),
+            Some(folder) => Some(Arc::new(Journal::open(folder, &settings.worker, &settings.stream)?)),
             None => None,
         };
         let mut store = Self {
@@ -159,6 +165,7 @@ impl Store {
             redis: None,
             redis_from: Instant::now(),
             journal,
+            hangs: None,
             done_before: 0,
         };
         let page = match &store.journal {
@@ -239,6 +246,7 @@ impl Store {
         let mut call = script.prepare_invoke();
         let age = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
         call.key(&self.key).arg(&self.holder).arg(known).arg(age).arg(if late { "late" } else { "" });
+        call.arg(u64::try_from(KEPT.as_millis()).unwrap_or(u64::MAX));
         let redis = self.redis().await?;
         let answer: Result<Vec<String>, _> = tokio::time::timeout(ANSWER, call.invoke_async(redis)).await?;
         let answer = self.kept(answer)?;
@@ -256,7 +264,7 @@ impl Store {
     async fn write(&mut self, record: &str) -> Result<Option<u64>, RedisProblem> {
         if self.epoch == 0 {
             // Redis was away at the start.
-            let known = self.journal.as_ref().map_or(0, Journal::epoch);
+            let known = self.journal.as_ref().map_or(0, |journal| journal.epoch());
             if let Claim::LaterCopy(epoch) = self.claim(known, true).await? {
                 return Ok(Some(epoch));
             }
@@ -339,7 +347,7 @@ impl Store {
                     tracing::warn!("a frame was finished with so late that it can be no checkpoint");
                 } else {
                     let checkpoint = self.checkpoint(&track, self.done_before + (done - resumed), &frames);
-                    record = self.journal(checkpoint);
+                    record = self.journal(checkpoint).await;
                 }
             }
             let look = last.elapsed() >= LOOK_EVERY;
@@ -397,13 +405,26 @@ impl Store {
         }
     }
 
-    /// On disk first; the text for Redis.
-    fn journal(&mut self, checkpoint: Checkpoint) -> Option<String> {
+    /// On disk first, unless the disk hangs; the text for Redis. Written on a thread of its own, since a slow disk would
+    /// hold up all streams of this one.
+    async fn journal(&mut self, checkpoint: Checkpoint) -> Option<String> {
         let text = serde_json::to_string(&checkpoint).ok();
-        if let Some(journal) = &mut self.journal
-            && let Err(error) = journal.write(&Page { epoch: self.epoch, checkpoint })
-        {
-            tracing::warn!(%error, "the journal cannot be written; free space in its folder");
+        let Some(journal) = self.journal.clone() else { return text };
+        if self.hangs.take_if(|write| write.is_finished()).is_some() {
+            tracing::info!("the journal's disk takes writes again");
+        }
+        if self.hangs.is_some() {
+            return text;
+        }
+        let page = Page { epoch: self.epoch, checkpoint };
+        let mut write = tokio::task::spawn_blocking(move || journal.write(&page));
+        match tokio::time::timeout(JOURNAL_WITHIN, &mut write).await {
+            Ok(Ok(Err(error))) => tracing::warn!(%error, "the journal cannot be written; free space in its folder"),
+            Ok(_) => {}
+            Err(_) => {
+                tracing::warn!("the journal's disk hangs; checkpoints are in Redis only until it does not");
+                self.hangs = Some(write);
+            }
         }
         text
     }

@@ -2,7 +2,7 @@
 --
 -- KEYS  1 checkpoint of this worker and stream, a hash: epoch, holder, record, began (ms, by Redis's clock)
 -- ARGV  holder (a run's own random name), epoch that this run knows of (0: none), how long ago it began (ms), 'late'
---       when Redis was away then (or '')
+--       when Redis was away then (or ''), keep for (ms)
 -- Returns {'claimed', epoch, record or ''}, {'later', epoch} when another copy began after this late one, or
 --       {'damaged', what}
 --
@@ -25,5 +25,6 @@ if held[2] ~= ARGV[1] then
     epoch = math.max(epoch, tonumber(ARGV[2])) + 1
     redis.call('HSET', KEYS[1], 'epoch', string.format('%.0f', epoch), 'holder', ARGV[1],
         'began', string.format('%.0f', began))
+    redis.call('PEXPIRE', KEYS[1], ARGV[5])
 end
 return { 'claimed', string.format('%.0f', epoch), held[3] or '' }

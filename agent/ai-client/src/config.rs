@@ -53,7 +53,7 @@ pub struct StreamConfig {
     pub redis: Option<String>,
     /// `http://host:port` of some agents: the other way for notices and reports.
     pub agents: Vec<String>,
-    /// Bearer token for `POST /v1/worker-reports`.
+    /// Bearer token for `POST /v1/worker-reports`, `/v1/recordings` and `/v1/playback`.
     pub worker_token: Option<String>,
     pub via: Via,
     pub credentials: Option<Credentials>,

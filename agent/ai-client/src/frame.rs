@@ -69,8 +69,8 @@ pub struct Frame {
     /// It was handed over before, and comes again only so that a decoder can be brought to the next frame: decode it, and
     /// do nothing else with it.
     pub decode_only: bool,
-    /// It was taken while this worker was away, before it started again: an earlier life may have had it already, if it
-    /// ended after its last checkpoint.
+    /// It was taken before this worker started again, or within half a second after, which is how far the clocks of cameras,
+    /// nodes and this machine are trusted: an earlier life may have had it already, if it ended after its last checkpoint.
     pub replayed: bool,
     /// Its entry among those for checkpoints.
     pub(crate) entry: Option<Entry>,

@@ -101,9 +101,9 @@ impl Journal {
     }
 
     /// Whole, or not at all: written beside it and renamed.
-    pub(crate) fn write(&mut self, page: &Page) -> Result<(), JournalError> {
+    pub(crate) fn write(&self, page: &Page) -> Result<(), JournalError> {
         let page = Page { epoch: page.epoch.max(self.epoch()), ..page.clone() };
-        *self.epoch.get_mut() = page.epoch;
+        self.epoch.store(page.epoch, std::sync::atomic::Ordering::Relaxed);
         let beside = self.path.with_extension("new");
         let text = serde_json::to_vec(&page).unwrap_or_default();
         let written = std::fs::File::create(&beside).and_then(|mut file| {
@@ -159,7 +159,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         assert_eq!(journal(folder.path()).read().expect("readable"), None);
         journal(folder.path()).write(&page(5)).expect("written");
-        let mut next = journal(folder.path());
+        let next = journal(folder.path());
         assert_eq!(next.read().expect("readable"), Some(page(5)));
         // Written before Redis answered again: the epoch known is not forgotten.
         next.write(&page(0)).expect("written");

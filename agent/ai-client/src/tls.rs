@@ -81,15 +81,20 @@ impl Tls {
         server.set_nodelay(true)?;
         let handshake = tokio::time::timeout(HANDSHAKE, self.connector.connect(self.name.clone(), server));
         let no_tls = |_| std::io::Error::other("the server does not answer in TLS");
-        let mut server = handshake.await.map_err(no_tls)??;
+        let server = handshake.await.map_err(no_tls)??;
         let door = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let address = door.local_addr()?;
         tokio::spawn(async move {
             let Ok(Ok((mut client, _))) = tokio::time::timeout(DOOR_OPEN, door.accept()).await else { return };
             drop(door);
             let _ = client.set_nodelay(true);
-            // Either side's end, or failure, is the end of both.
-            let _ = tokio::io::copy_bidirectional(&mut client, &mut server).await;
+            let (mut from_client, mut to_client) = client.split();
+            let (mut from_server, mut to_server) = tokio::io::split(server);
+            // Either side's end, or failure, is the end of both: a server that hangs never ends its own.
+            tokio::select! {
+                _ = tokio::io::copy(&mut from_client, &mut to_server) => {}
+                _ = tokio::io::copy(&mut from_server, &mut to_client) => {}
+            }
         });
         Ok(address)
     }

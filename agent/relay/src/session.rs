@@ -52,13 +52,14 @@ pub(crate) async fn serve(streams: Arc<Streams>, socket: TcpStream, read_already
     };
     let stream = session.lease.as_ref().map(|lease| lease.stream.to_string());
     drop(session);
-    // The queue is dropped: the writer sends what is left, within its timeout, and closes.
-    if at_once {
-        writer.abort();
+    // The queue is dropped: the writer sends what is left, and closes. A reader that takes it drop by drop is not waited for.
+    if !at_once && !writer.is_finished() {
+        tokio::select! {
+            _ = tokio::time::timeout(write_timeout, &mut writer) => {}
+            () = ending.cancelled() => {}
+        }
     }
-    if !writer.is_finished() {
-        let _ = (&mut writer).await;
-    }
+    writer.abort();
     let (packets, discarded) = (counters.packets.load(Relaxed), counters.discarded.load(Relaxed));
     tracing::info!(?peer, stream, why, packets, discarded, "a reader has left");
 }

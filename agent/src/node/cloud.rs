@@ -15,7 +15,7 @@ use mtxfleet_leader::cloud::{CloudAnswer, CloudError, Group};
 use mtxfleet_leader::election::Standing;
 use mtxfleet_leader::ending::{Ended, Ending};
 use mtxfleet_leader::engine::NodeView;
-use mtxfleet_leader::growing::{Ask, Goal, Growing, IntentAnswer, LaunchTimes, Leave, Progress, Seat};
+use mtxfleet_leader::growing::{Ask, Goal, Growing, IntentAnswer, LaunchTimes, Leave, Seat};
 use mtxfleet_wire::{InstanceId, Liveness, LoadReport, Mono, NodeFacts, NodeId, NodeState, ServerHealth};
 
 use super::effect::Effect;
@@ -29,13 +29,6 @@ pub struct Cloud {
     boot_deadline: Duration,
     /// `None` where no cloud started this node.
     ending: Option<Ending>,
-}
-
-/// What a cloud looks like from here, for people and metrics.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CloudView {
-    pub progress: Progress,
-    pub lead: Option<Duration>,
 }
 
 /// A member as its seat in the group is worked out.
@@ -149,13 +142,6 @@ impl Node {
         if let Some(cloud) = &mut self.cloud {
             cloud.growing.replace(instances);
         }
-    }
-
-    #[must_use]
-    pub fn cloud_view(&self, now: Now) -> Option<CloudView> {
-        let growing = &self.cloud.as_ref()?.growing;
-        let known = self.known_instances(&self.load(now));
-        Some(CloudView { progress: growing.progress(now.mono, &known), lead: growing.lead() })
     }
 
     /// Launches that have come further since this was asked last.

@@ -1,7 +1,7 @@
 //! How long one orchestrator takes to decide and plan: 200 nodes that carry 10,000 streams and 16,000 readers.
 //!
 //! Every look differs from the last: loads move, now and then a node falls silent, falls ill, or the load doubles or
-//! halves, so that each kind of plan is made. A look is what the leader does once a second: count what gossip says, decide,
+//! halves, so that each kind of plan is made. A look is what the leader does twice a second: count what gossip says, decide,
 //! choose victims, make the plan. The plan checker is
 //! run on such plans by the leader's own tests.
 

@@ -11,7 +11,7 @@ use crate::cloud::{Instance, InstanceState};
 const MAX: u32 = 20;
 
 /// How the cloud does what it is asked.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 struct Mood {
     fails: bool,
     throttles: bool,
@@ -23,6 +23,8 @@ struct Mood {
     registry_away: bool,
     /// It refuses to end anything.
     keeps: bool,
+    /// It refuses to end this one.
+    keeps_one: Option<InstanceId>,
 }
 
 /// A cloud group, a registry, and the node that grows; instances become nodes that serve after 10 s.
@@ -190,7 +192,7 @@ impl World {
                 CloudAnswer::Done
             }
             CloudCall::End { instance, decrement } => {
-                if self.mood.keeps {
+                if self.mood.keeps || self.mood.keeps_one.as_ref() == Some(&instance) {
                     return Some(Err(CloudError::Refused("it is kept".into())));
                 }
                 assert!(!decrement || self.desired > 2, "never below the least");
@@ -554,8 +556,22 @@ fn a_cloud_that_does_not_answer_when_told_to_end_an_instance_is_told_to_people()
     let told = world.growing.progress(world.mono(), &BTreeSet::new()).problem.unwrap_or_default();
     assert!(told.starts_with("i-2 is not ended: "), "{told:?}");
     world.mood.mute = false;
+    world.growing.replace(BTreeSet::new());
     world.seconds(60);
     assert_eq!((world.ended.as_slice(), world.desired, world.present()), ([id("i-2")].as_slice(), 3, 3));
+    assert_eq!(world.growing.progress(world.mono(), &BTreeSet::new()).problem, None, "it is gone");
+}
+
+#[test]
+fn an_instance_that_the_cloud_keeps_holds_up_no_other() {
+    let mut world = World::new(4);
+    world.want = Some(4);
+    world.seconds(5);
+    world.mood.keeps_one = Some(id("i-1"));
+    world.leaving.extend([id("i-1"), id("i-3")]);
+    world.growing.replace([id("i-1"), id("i-3")].into());
+    world.seconds(120);
+    assert_eq!(world.ended.as_slice(), [id("i-3")].as_slice());
 }
 
 #[test]

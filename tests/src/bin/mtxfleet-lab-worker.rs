@@ -3,7 +3,8 @@
 //!
 //! ```text
 //! start resumed 25               how it began
-//! F HASH new|replayed|recorded     a frame, by the hash of its pictures; those for decoding only are left out
+//! F HASH new|early|replayed|recorded   a frame, by the hash of its pictures; those for decoding only are left out. `early`
+//!                                came live, so soon that an earlier life may have had it
 //! G AFTER|- BEFORE               a gap
 //! R BACKLOG RATE|-               how far it is behind, in seconds, and how fast it catches up
 //! ```
@@ -68,9 +69,10 @@ async fn main() -> Result<()> {
                 let bytes = frame.data.annex_b().context("video comes as Annex B")?;
                 if let Some(hash) = vcl_hash_annex_b(codec, bytes) {
                     let kind = match (frame.replayed, frame.recorded) {
-                        (true, _) => "replayed",
-                        (_, true) => "recorded",
-                        _ => "new",
+                        (true, true) => "replayed",
+                        (true, false) => "early",
+                        (false, true) => "recorded",
+                        (false, false) => "new",
                     };
                     writeln!(out, "F {hash:016x} {kind}")?;
                 }

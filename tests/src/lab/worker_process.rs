@@ -124,9 +124,9 @@ impl Lives {
                     let (hash, kind) = frame.split_once(' ').context("a frame without its kind")?;
                     // A kill may cut a line short, but never one whose frame was finished with.
                     let Ok(hash) = u64::from_str_radix(hash, 16) else { continue };
-                    ensure!(["new", "replayed", "recorded"].contains(&kind), "{line}");
-                    lives.recorded += usize::from(kind != "new");
-                    if !seen.insert(hash) && kind == "replayed" {
+                    ensure!(["new", "early", "replayed", "recorded"].contains(&kind), "{line}");
+                    lives.recorded += usize::from(["replayed", "recorded"].contains(&kind));
+                    if !seen.insert(hash) && ["early", "replayed"].contains(&kind) {
                         lives.repeated += 1;
                     } else {
                         lives.frames.push(Arrival { hash, at });
